@@ -1,0 +1,335 @@
+"""Two judgements of a run: its verdict (did it meet its thresholds) and its validity (can it be believed).
+
+Validity concerns the lab only. What the measured server did, its CPU, refusals and drops, is a result. Each row of the
+table below has a test that provokes it and one that shows the next weaker case passing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from wsnode.core.histogram import nearest_rank
+from wsnode.core.merge import broken_identities
+from wsnode.core.protocol import Second
+from wsnode.core.result import Evidence, Host, Judged, Latencies, Result, State, Subject, Validity, Verdict, Window
+from wsnode.core.summary import HostRun, Summary
+from wsnode.core.threshold import LATENCIES, Threshold
+
+MS = 1_000_000
+LAG_SUSPECT_NS, LAG_INVALID_NS = 5 * MS, 50 * MS
+GENERATOR_UNSENT_SUSPECT, GENERATOR_UNSENT_INVALID = 0.001, 0.01
+WORKER_CPU_SUSPECT, WORKER_CPU_INVALID, WORKER_CPU_SECONDS = 0.80, 0.95, 0.05
+STEAL_SUSPECT, STEAL_INVALID = 0.01, 0.10
+CONNECTS_LATE_SUSPECT = 0.01
+SCRAPES_SUSPECT = 0.05
+CLOCK_BOUND_SUSPECT_S = 0.025
+
+Level = Literal["suspect", "invalid"]
+
+
+class Reason(NamedTuple):
+    """Why a run is not simply valid."""
+
+    level: Level
+    text: str
+
+
+class Scrapes(NamedTuple):
+    """How well Prometheus saw one target over the window."""
+
+    target: str
+    """Such as `load-1 (wsnode-agent)`."""
+    expected: int
+    """Scrapes that the window has room for."""
+    failed: int
+    missing: int
+
+
+class Agreement(NamedTuple):
+    """A number that both Prometheus and the load generators know."""
+
+    name: str
+    by_prometheus: float
+    by_generators: float
+    allowed: float
+    """Two scrape intervals' worth."""
+
+
+class Clock(NamedTuple):
+    """How well a host's clock was known where its start skew is quoted."""
+
+    host: str
+    bound_s: float
+
+
+class Surroundings(NamedTuple):
+    """What is known of a run beside its counts."""
+
+    server_changed: Sequence[str] = ()
+    """How the server differed between begin and end, a line each."""
+    scrapes: Sequence[Scrapes] = ()
+    agreements: Sequence[Agreement] = ()
+    clocks: Sequence[Clock] = ()
+    environment_changed: Sequence[str] = ()
+    """Stable keys of a host's environment that differ between begin and end, a line each."""
+    lost_hosts: Sequence[str] = ()
+    """Load generators that nobody can speak for."""
+
+
+def validity(
+    summary: Summary, hosts: Sequence[HostRun], surroundings: Surroundings | None = None
+) -> tuple[Validity, list[str]]:
+    """The worst level of all rows that apply, and their texts, the graver first."""
+    reasons = list(_reasons(summary, hosts, surroundings or Surroundings()))
+    reasons.sort(key=lambda reason: reason.level != "invalid")
+    level: Validity = "valid"
+    if reasons:
+        level = reasons[0].level
+    return level, [f"{reason.level}: {reason.text}" for reason in reasons]
+
+
+def _reasons(summary: Summary, hosts: Sequence[HostRun], around: Surroundings) -> Iterator[Reason]:
+    yield from _accounts(summary, hosts)
+    yield from _lost(hosts, around)
+    yield from _schedule(summary)
+    yield from _processors(summary, hosts)
+    yield from _exhaustion(summary)
+    yield from _watching(around)
+
+
+def _accounts(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
+    for host in hosts:
+        if host.total is not None:
+            for broken in broken_identities(host.total.counters):
+                yield Reason("invalid", f"the accounts of {host.name} do not add up: {broken}")
+    for broken in broken_identities(summary.measured.counters):
+        # The window's connection counters are of an instant, its messages of what was due: both must add up.
+        if broken.startswith("messages"):
+            yield Reason("invalid", f"the accounts of the window do not add up: {broken}")
+
+
+def _lost(hosts: Sequence[HostRun], around: Surroundings) -> Iterator[Reason]:
+    for host in hosts:
+        if host.result.state == "interrupted":
+            yield Reason(
+                "invalid",
+                f"load generator {host.name} was lost after {host.result.seconds} s"
+                + (f": {host.result.reason}" if host.result.reason else ""),
+            )
+    for name in around.lost_hosts:
+        yield Reason("invalid", f"load generator {name} was lost")
+    for line in around.server_changed:
+        yield Reason("invalid", f"the server changed during the run: {line}")
+
+
+def _schedule(summary: Summary) -> Iterator[Reason]:
+    counters = summary.measured.counters
+    due = counters.messages_due
+    if due:
+        turns = summary.measured.histogram("scheduler_lag")
+        p99 = turns.value_at_rank(nearest_rank(0.99, due))
+        interval_ns = summary.scenario.interval_ms * MS
+        limit = min(LAG_INVALID_NS, interval_ns) if interval_ns > LAG_SUSPECT_NS else LAG_INVALID_NS
+        if p99 is None:
+            yield Reason("invalid", "scheduler lag p99: for more than 1 % of the messages the turn never came")
+        elif p99 > limit:
+            what = "the limit" if limit == LAG_INVALID_NS else "one message interval"
+            yield Reason("invalid", f"scheduler lag p99 {p99 / MS:.1f} ms is above {limit / MS:g} ms, {what}")
+        elif p99 > LAG_SUSPECT_NS:
+            yield Reason("suspect", f"scheduler lag p99 {p99 / MS:.1f} ms is above {LAG_SUSPECT_NS / MS:g} ms")
+        unsent = summary.generator_fault_unsent / due
+        if unsent > GENERATOR_UNSENT_SUSPECT:
+            over = GENERATOR_UNSENT_INVALID if unsent > GENERATOR_UNSENT_INVALID else GENERATOR_UNSENT_SUSPECT
+            yield Reason(
+                "invalid" if unsent > GENERATOR_UNSENT_INVALID else "suspect",
+                f"{unsent:.2%} of the due messages were not sent by the generator's own fault, above {over:.1%}",
+            )
+    total = summary.total.counters
+    if total.connections_attempted:
+        late = total.connects_late / total.connections_attempted
+        if late > CONNECTS_LATE_SUSPECT:
+            yield Reason(
+                "suspect",
+                f"{late:.1%} of the connects began more than 50 ms late, above {CONNECTS_LATE_SUSPECT:.0%}",
+            )
+
+
+def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
+    for host in hosts:
+        opens, closes = summary.window or (0, len(host.series))
+        lines = host.series[opens:closes]
+        before = host.series[opens - 1] if opens else None
+        if not lines:
+            continue
+        share = _over(lines, before, WORKER_CPU_SUSPECT)
+        graver = _over(lines, before, WORKER_CPU_INVALID)
+        if graver > WORKER_CPU_SECONDS:
+            yield Reason("invalid", _busy(host.name, WORKER_CPU_INVALID, graver))
+        elif share > WORKER_CPU_SECONDS:
+            yield Reason("suspect", _busy(host.name, WORKER_CPU_SUSPECT, share))
+        end, begin = lines[-1].host, before.host if before else None
+        core_s = end.core_s - (begin.core_s if begin else 0)
+        stolen_s = end.steal_s + end.throttled_s - (begin.steal_s + begin.throttled_s if begin else 0)
+        if core_s > 0 and stolen_s / core_s > STEAL_SUSPECT:
+            ratio = stolen_s / core_s
+            invalid = ratio > STEAL_INVALID
+            yield Reason(
+                "invalid" if invalid else "suspect",
+                f"{host.name}: {ratio:.1%} of the core-seconds were stolen or throttled, above "
+                f"{STEAL_INVALID if invalid else STEAL_SUSPECT:.0%}",
+            )
+
+
+def _over(lines: Sequence[Second], before: Second | None, limit: float) -> float:
+    """Largest share of seconds, over a host's workers, in which one worker used more than `limit` CPU s per s."""
+    begin = before.host.worker_cpu_s if before else (0.0,) * len(lines[0].host.worker_cpu_s)
+    cumulative = [begin, *(line.host.worker_cpu_s for line in lines)]
+    workers = range(min(len(cpu) for cpu in cumulative))
+    return max(
+        (sum(b[w] - a[w] > limit for a, b in itertools.pairwise(cumulative)) / len(lines) for w in workers),
+        default=0.0,
+    )
+
+
+def _busy(host: str, limit: float, share: float) -> str:
+    return (
+        f"{host}: a load worker used more than {limit:g} CPU seconds per second in {share:.0%} of the seconds, "
+        f"above {WORKER_CPU_SECONDS:.0%}"
+    )
+
+
+def _exhaustion(summary: Summary) -> Iterator[Reason]:
+    names = {"source_ports_exhausted": "source ports", "descriptors_exhausted": "file descriptors"}
+    for kind, name in names.items():
+        n = sum(count for error, count in summary.total.errors.items() if error == kind)
+        if n:
+            yield Reason("suspect", f"{name} were exhausted on a load generator, {n:,} times")
+
+
+def _watching(around: Surroundings) -> Iterator[Reason]:
+    for scrapes in around.scrapes:
+        # One scrape may be missing without a fault: the window's edges fall between two.
+        bad = scrapes.failed + max(0, scrapes.missing - 1)
+        if scrapes.expected and bad / scrapes.expected > SCRAPES_SUSPECT:
+            yield Reason(
+                "suspect",
+                f"{scrapes.target}: {bad} of {scrapes.expected} scrapes failed or are missing, "
+                f"above {SCRAPES_SUSPECT:.0%}",
+            )
+    for both in around.agreements:
+        if abs(both.by_prometheus - both.by_generators) > both.allowed:
+            yield Reason(
+                "suspect",
+                f"{both.name}: Prometheus has {both.by_prometheus:,.0f}, the load generators "
+                f"{both.by_generators:,.0f}; more than {both.allowed:,.0f} apart",
+            )
+    for clock in around.clocks:
+        if clock.bound_s > CLOCK_BOUND_SUSPECT_S:
+            yield Reason(
+                "suspect",
+                f"{clock.host}: clock known within {clock.bound_s * 1000:.1f} ms only, above "
+                f"{CLOCK_BOUND_SUSPECT_S * 1000:g} ms",
+            )
+    for line in around.environment_changed:
+        yield Reason("suspect", f"the environment changed during the run: {line}")
+
+
+def verdict(summary: Summary) -> tuple[Verdict, list[Judged], list[str]]:
+    """Judge the scenario's thresholds; the third is notes on those that could not be judged.
+
+    A threshold on a null fails where unanswered messages caused it, and is not judged where samples are too few.
+    Without a window nothing is judged.
+    """
+    thresholds = [Threshold.parse(text) for text in summary.scenario.thresholds]
+    if summary.window is None:
+        return "none", [Judged(expr=t.text, value=None, passed=None) for t in thresholds], []
+    latencies, nulls = summary.latencies()
+    judged, notes = [], []
+    for threshold in thresholds:
+        value = _value(threshold, summary, latencies)
+        passed: bool | None
+        if value is not None:
+            passed = threshold.holds(value)
+        else:
+            why = nulls.get(f"latency_s.{threshold.metric}", "nothing was counted")
+            passed = False if "unanswered" in why or "range" in why else None
+            notes.append(f"threshold {threshold.text}: {'failed' if passed is False else 'not judged'}, {why}")
+        judged.append(Judged(expr=threshold.text, value=value, passed=passed))
+    return _overall(judge.passed for judge in judged), judged, notes
+
+
+def _overall(outcomes: Iterable[bool | None]) -> Verdict:
+    known = [outcome for outcome in outcomes if outcome is not None]
+    if not known:
+        return "none"
+    return "passed" if all(known) else "failed"
+
+
+def _value(threshold: Threshold, summary: Summary, latencies: Latencies) -> float | None:
+    name, _, statistic = threshold.metric.partition(".")
+    if name in LATENCIES:
+        value: float | None = getattr(getattr(latencies, name), statistic)
+        return value
+    if name in ("error_ratio", "connect_error_ratio"):
+        return getattr(summary, name)  # type: ignore[no-any-return]
+    if name == "connections_peak":
+        return summary.peak
+    rate: float | None = getattr(summary.rates(), name)
+    return rate
+
+
+def judge(
+    run_id: str,
+    summary: Summary,
+    hosts: Sequence[HostRun],
+    *,
+    state: State = "finished",
+    state_reason: str | None = None,
+    subject: Subject | None = None,
+    started: datetime | None = None,
+    host_rows: Sequence[Host] = (),
+    evidence: Sequence[Evidence] = (),
+    surroundings: Surroundings | None = None,
+    notes: Sequence[str] = (),
+    url: str | None = None,
+) -> Result:
+    """The whole result of a run. `started` is the run's origin on the caller's clock."""
+    level, reasons = validity(summary, hosts, surroundings)
+    outcome, judged, threshold_notes = verdict(summary)
+    latencies, nulls = summary.latencies()
+    rates = summary.rates()
+    nulls |= {f"rates.{name}": "no measured window" for name, rate in rates if rate is None}
+    for name in ("error_ratio", "connect_error_ratio"):
+        if getattr(summary, name) is None:
+            nulls[name] = "no messages were due" if name == "error_ratio" else "no connect was attempted"
+    window = None
+    if summary.window is not None and started is not None:
+        opens, closes = (started + timedelta(seconds=edge) for edge in summary.window)
+        window = Window(start=opens, end=closes, from_s=summary.window[0], to_s=summary.window[1])
+    all_notes = [*notes, *summary.scenario.notes(), *threshold_notes]
+    if summary.window is None:
+        all_notes.insert(0, "ramp-up only: no measured window, figures are of the whole run")
+    return Result(
+        run_id=run_id,
+        state=state,
+        verdict=outcome if state == "finished" else "none",
+        validity=level,
+        reasons=([f"{state}: {state_reason}"] if state_reason else []) + reasons,
+        notes=all_notes,
+        subject=subject,
+        scenario=summary.scenario,
+        window=window,
+        counters=summary.counters(),
+        rates=rates,
+        error_ratio=summary.error_ratio,
+        connect_error_ratio=summary.connect_error_ratio,
+        latency_s=latencies,
+        thresholds=judged,
+        hosts=list(host_rows),
+        evidence=list(evidence),
+        nulls=nulls,
+        url=url,
+    )

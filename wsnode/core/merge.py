@@ -1,0 +1,116 @@
+"""Adding up: workers to a host, hosts to a run, seconds to a stretch. The same functions for all.
+
+Everything that is merged is a cumulative `Second`. Counters and histograms add; a stretch of time is the difference
+of two seconds. Percentiles come from merged counts, never from averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from wsnode.core.histogram import Histogram
+from wsnode.core.protocol import HISTOGRAMS, Counters, HostSecond, Second
+
+K = TypeVar("K", bound=str)
+
+
+def add_counts(parts: Iterable[dict[K, int]]) -> dict[K, int]:
+    """Sum per key, keys in order of name."""
+    total: dict[K, int] = {}
+    for part in parts:
+        for key, n in part.items():
+            total[key] = total.get(key, 0) + n
+    return dict(sorted(total.items()))
+
+
+def merge(parts: Sequence[Second]) -> Second:
+    """The same second of several workers or hosts as one. O(parts × non-empty buckets).
+
+    Raises:
+        ValueError: there are none, or they are of different seconds.
+    """
+    seconds = {part.second for part in parts}
+    if len(seconds) != 1:
+        raise ValueError(f"expected parts of one second, got {sorted(seconds)}")
+    histograms: dict[str, Histogram] = {}
+    for name in HISTOGRAMS:
+        merged = Histogram()
+        for part in parts:
+            if (histogram := part.histograms.get(name)) is not None:
+                merged.add(histogram)
+        if merged.count:
+            histograms[name] = merged
+    return Second(
+        second=seconds.pop(),
+        counters=Counters(
+            **{name: sum(getattr(part.counters, name) for part in parts) for name in Counters.model_fields}
+        ),
+        errors=add_counts(part.errors for part in parts),
+        unsent=add_counts(part.unsent for part in parts),
+        histograms=histograms,
+        host=HostSecond(
+            worker_cpu_s=tuple(cpu for part in parts for cpu in part.host.worker_cpu_s),
+            steal_s=sum(part.host.steal_s for part in parts),
+            throttled_s=sum(part.host.throttled_s for part in parts),
+            core_s=sum(part.host.core_s for part in parts),
+        ),
+    )
+
+
+def since(later: Second, earlier: Second | None) -> Second:
+    """What happened between two seconds of one load; from its begin where `earlier` is None.
+
+    Gauges (open and pending connections, in flight) keep the later value.
+
+    Raises:
+        ValueError: the two are not of one load in this order.
+    """
+    if earlier is None:
+        return later
+    gauges = {"connections_open", "connections_pending", "messages_in_flight"}
+    counters = {
+        name: getattr(later.counters, name) - (0 if name in gauges else getattr(earlier.counters, name))
+        for name in Counters.model_fields
+    }
+    if later.second < earlier.second or any(n < 0 for n in counters.values()):
+        raise ValueError(f"second {earlier.second} is not an earlier one of the load at second {later.second}")
+    return Second(
+        second=later.second,
+        counters=Counters(**counters),
+        errors={kind: n for kind in later.errors if (n := later.errors[kind] - earlier.errors.get(kind, 0))},
+        unsent={why: n for why in later.unsent if (n := later.unsent[why] - earlier.unsent.get(why, 0))},
+        histograms={
+            name: gained
+            for name in later.histograms
+            if (gained := later.histogram(name).since(earlier.histogram(name))).count
+        },
+        host=HostSecond(
+            worker_cpu_s=tuple(b - a for a, b in zip(earlier.host.worker_cpu_s, later.host.worker_cpu_s, strict=True)),
+            steal_s=later.host.steal_s - earlier.host.steal_s,
+            throttled_s=later.host.throttled_s - earlier.host.throttled_s,
+            core_s=later.host.core_s - earlier.host.core_s,
+        ),
+    )
+
+
+def broken_identities(counters: Counters) -> list[str]:
+    """The accounting identities of DESIGN.md that do not hold, with their numbers."""
+    c = counters
+    identities = (
+        ("messages_due", c.messages_due, "sent + unsent", c.messages_sent + c.messages_unsent),
+        (
+            "messages_sent",
+            c.messages_sent,
+            "received + lost + in_flight + no_reply",
+            c.messages_received + c.messages_lost + c.messages_in_flight + c.messages_no_reply,
+        ),
+        (
+            "connections_attempted",
+            c.connections_attempted,
+            "opened + failed + pending",
+            c.connections_opened + c.connections_failed + c.connections_pending,
+        ),
+        ("connections_opened", c.connections_opened, "closed + open", c.connections_closed + c.connections_open),
+    )
+    return [f"{left} {a:,} is not {right} {b:,}" for left, a, right, b in identities if a != b]

@@ -1,0 +1,271 @@
+"""The machine-readable result: one schema for CLI, API, archive and pages, with upgrades of older ones.
+
+A missing value is null with its reason in `nulls` (evidence: in its own row), never 0.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from wsnode.core.histogram import Histogram, nearest_rank
+from wsnode.core.protocol import Counters
+from wsnode.core.scenario import Scenario
+
+SCHEMA_VERSION = 1
+"""`Result.schema_version`; a change of shape raises it and teaches `read_result` the old one."""
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+SAMPLES_BEYOND = 10
+"""A percentile is given only with at least this many samples beyond it."""
+TOO_FEW = "too few samples"
+
+State = Literal["finished", "failed", "cancelled", "lost"]
+Verdict = Literal["passed", "failed", "none"]
+Validity = Literal["valid", "suspect", "invalid"]
+Better = Literal["lower", "higher"]
+
+
+class Definition(NamedTuple):
+    """What a figure of the result means: for tables, comparisons and docs."""
+
+    title: str
+    unit: str
+    better: Better | None
+    text: str
+
+
+_OVER = "over the messages due in the measured window; unsent, lost and in-flight ones rank above every answered one"
+DEFINITIONS: dict[str, Definition] = {
+    "latency_s.response_time": Definition(
+        "Response time", "s", "lower", f"From the moment a message's turn came to its reply, {_OVER}."
+    ),
+    "latency_s.service_time": Definition(
+        "Service time", "s", "lower", "From handing a message to the kernel to its reply, over the sent ones."
+    ),
+    "latency_s.scheduler_lag": Definition(
+        "Scheduler lag", "s", "lower", "From a message's due time to its turn: the load generator's own delay."
+    ),
+    "latency_s.write_wait": Definition(
+        "Write wait", "s", "lower", "From a message's turn to handing it to the kernel: the server's or the network's."
+    ),
+    "latency_s.handshake": Definition(
+        "Handshake", "s", "lower", "From the begin of a connect to the end of its handshake, over the whole run."
+    ),
+    "latency_s.one_way": Definition(
+        "One-way delay", "s", "lower", "From a publish to a delivery, on clocks compared within the stated bound."
+    ),
+    "rates.connect_per_s": Definition(
+        "Connect rate", "1/s", "higher", "Connections opened per second until the window opened."
+    ),
+    "rates.offered_per_s": Definition(
+        "Offered", "1/s", None, "Messages due per second of the measured window: what the scenario asked for."
+    ),
+    "rates.sent_per_s": Definition(
+        "Sent", "1/s", "higher", "Messages due in the measured window and sent, per second."
+    ),
+    "rates.received_per_s": Definition(
+        "Throughput", "1/s", "higher", "Messages due in the measured window and answered, per second."
+    ),
+    "error_ratio": Definition(
+        "Error ratio", "ratio", "lower", "Messages lost, or unsent by the server's fault, of those due in the window."
+    ),
+    "connect_error_ratio": Definition(
+        "Connect error ratio", "ratio", "lower", "Failed connects of those attempted, over the whole run."
+    ),
+    "counters.connections_peak": Definition(
+        "Connections, peak", "connections", "higher", "Most connections open at the end of any second, over all hosts."
+    ),
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Latency(_Part):
+    """Seconds. `count`, `min`, `mean` and `max` are of what was answered; percentiles are over all `due`."""
+
+    due: int
+    count: int
+    min: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+class Latencies(_Part):
+    response_time: Latency
+    service_time: Latency
+    scheduler_lag: Latency
+    write_wait: Latency
+    handshake: Latency
+    one_way: Latency | None = None
+
+
+class RunCounters(Counters):
+    """Whole run, all load generators."""
+
+    connections_peak: int | None = None
+    errors: dict[str, int] = {}
+    unsent: dict[str, int] = {}
+
+
+class Rates(_Part):
+    """Per second; null where there was no time to count over."""
+
+    connect_per_s: float | None
+    offered_per_s: float | None
+    sent_per_s: float | None
+    received_per_s: float | None
+
+
+class Broadcast(_Part):
+    expected: int
+    received: int
+    lost: int
+    duplicate: int
+    out_of_order: int
+    late: int
+    indeterminate: int
+
+
+class Window(_Part):
+    """The measured window. Clock times are the conductor's; the seconds count from the run's origin."""
+
+    start: datetime
+    end: datetime
+    from_s: int
+    to_s: int
+
+
+class Subject(_Part):
+    """What was measured."""
+
+    name: str
+    version: str
+    source: Literal["given", "probed", "own"]
+
+
+class Judged(_Part):
+    """A threshold and what became of it; `passed` is null where it could not be judged."""
+
+    expr: str
+    value: float | None
+    passed: bool | None
+
+
+class Host(_Part):
+    name: str
+    role: Literal["server", "load_generator"]
+    start_skew_s: float | None = None
+    clock_offset_s: float | None = None
+    clock_bound_s: float | None = None
+    counters: RunCounters | None = None
+    environment: dict[str, Any] = {}
+
+
+class Evidence(_Part):
+    """One figure of what a host did, from Prometheus."""
+
+    name: str
+    value: float | None
+    unit: str
+    no_data: str | None = None
+    promql: str
+    window_s: float
+    step_s: float
+    samples: int
+    grafana_url: str | None = None
+
+
+class Result(_Part):
+    """A run, as everybody reads it."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    state: State
+    verdict: Verdict
+    validity: Validity
+    reasons: list[str]
+    """Why the validity is not `valid`, or the state not `finished`."""
+    notes: list[str]
+    subject: Subject | None
+    scenario: Scenario
+    window: Window | None
+    counters: RunCounters
+    broadcast: Broadcast | None = None
+    rates: Rates
+    error_ratio: float | None
+    connect_error_ratio: float | None
+    latency_s: Latencies
+    thresholds: list[Judged]
+    hosts: list[Host]
+    evidence: list[Evidence]
+    nulls: dict[str, str]
+    url: str | None = None
+
+
+class UnknownSchema(ValueError):
+    """A result of a schema version that this wsnode does not know."""
+
+
+def read_result(data: object) -> Result:
+    """Validate a result, upgrading older schema versions.
+
+    Raises:
+        UnknownSchema: it is newer than this wsnode, or names no version.
+        pydantic.ValidationError: it is not of the schema it names.
+    """
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UnknownSchema(f"result schema_version {version!r}: this wsnode reads {SCHEMA_VERSION}")
+    return Result.model_validate(data)
+
+
+def latency(histogram: Histogram, due: int) -> tuple[Latency, dict[str, str]]:
+    """Figures (s) of a histogram (ns) of which `due` should have come; and why percentiles are null.
+
+    Nearest rank over all due: what never came ranks above all that did. A percentile needs `SAMPLES_BEYOND` samples
+    beyond it. Raises ValueError where more came than were due.
+    """
+    if histogram.count > due:
+        raise ValueError(f"{histogram.count} recorded of {due} due")
+    figures: dict[str, float | None] = {}
+    nulls: dict[str, str] = {}
+    for name, quantile in QUANTILES.items():
+        rank = nearest_rank(quantile, due)
+        value = None
+        if due - rank < SAMPLES_BEYOND:
+            nulls[name] = TOO_FEW
+        elif rank > histogram.count:
+            nulls[name] = unanswered(quantile)
+        else:
+            value = histogram.value_at_rank(rank)
+            if value is None:
+                nulls[name] = "beyond the histogram's range"
+        figures[name] = None if value is None else value / 1e9
+    if histogram.count == 0:
+        nulls |= dict.fromkeys(("min", "mean", "max"), "nothing was recorded")
+    mean = histogram.mean_ns
+    return (
+        Latency(
+            due=due,
+            count=histogram.count,
+            min=None if histogram.min_ns is None else histogram.min_ns / 1e9,
+            mean=None if mean is None else mean / 1e9,
+            max=None if histogram.max_ns is None else histogram.max_ns / 1e9,
+            **figures,
+        ),
+        nulls,
+    )
+
+
+def unanswered(quantile: float) -> str:
+    """Reason of a percentile that falls among the unanswered."""
+    return f"more than {round(100 * (1 - quantile), 4):g} % unanswered"

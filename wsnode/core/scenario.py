@@ -1,0 +1,372 @@
+"""What a run does: its fields, limits, defaults and help, for CLI, YAML, web form, API and docs alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wsnode.core.pacing import Pacing, Share
+from wsnode.core.threshold import Threshold
+
+NS = 1_000_000_000
+PREFIX_BYTES = 24
+"""Longest client-and-sequence prefix of a payload: two hexadecimal numbers with their separators."""
+
+
+def _unit(unit: str) -> dict[str, Any]:
+    return {"unit": unit}
+
+
+class NoWindow(ValueError):
+    """The ramp-up leaves no time to measure. The message names what would connect and each repair."""
+
+
+class Scenario(BaseModel):
+    """A load, complete and free of paths, code and addresses. The defaults are the seed's *basic* test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+            title="Name",
+            description="Lower-case letters, digits, '_', '.', '-'.",
+        ),
+    ] = "custom"
+    description: Annotated[
+        str, Field(max_length=500, title="Description", description="What this load is for, in a sentence.")
+    ] = ""
+    behaviour: Annotated[
+        Literal["echo"],
+        Field(title="Behaviour", description="What clients do: 'echo' sends to /echo and awaits each reply."),
+    ] = "echo"
+    clients: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            title="Clients",
+            description="Connections to open, over all load generators.",
+            json_schema_extra=_unit("connections"),
+        ),
+    ] = 1000
+    interval_ms: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3_600_000,
+            title="Message interval",
+            description="Time between two messages of one client. 0: connections stay idle.",
+            json_schema_extra=_unit("ms"),
+        ),
+    ] = 1000
+    ramp_up_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            allow_inf_nan=False,
+            title="Ramp-up",
+            description="Time over which the clients connect; longer where the connect rate needs it.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 20
+    duration_s: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=604_800,
+            title="Duration",
+            description="Total time of the load, ramp-up included; the drain comes after it.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 80
+    rate_per_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=100_000,
+            allow_inf_nan=False,
+            title="Connect rate",
+            description="New connections per second at most, over all load generators.",
+            json_schema_extra=_unit("1/s"),
+        ),
+    ] = 50
+    warm_up_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=86_400,
+            title="Warm-up",
+            description="Time between the end of the ramp-up and the measured window.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 0
+    drain_s: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=600,
+            title="Drain",
+            description="Time after the duration in which replies are awaited; at least the reply timeout.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 5
+    reply_timeout_s: Annotated[
+        float,
+        Field(
+            ge=0.1,
+            le=600,
+            allow_inf_nan=False,
+            title="Reply timeout",
+            description="A message without a reply for this long is lost.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 5
+    connect_timeout_s: Annotated[
+        float,
+        Field(
+            ge=0.1,
+            le=600,
+            allow_inf_nan=False,
+            title="Connect timeout",
+            description="A connect whose handshake takes longer has failed.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 10
+    size_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1 << 20,
+            title="Message size",
+            description="Payload of each message.",
+            json_schema_extra=_unit("bytes"),
+        ),
+    ] = 64
+    message_type: Annotated[
+        Literal["text", "binary"],
+        Field(title="Message type", description="WebSocket opcode of the messages."),
+    ] = "text"
+    match: Annotated[
+        Literal["prefix", "order", "none"],
+        Field(
+            title="Reply matching",
+            description="'prefix': by client and sequence at the payload's start; 'order': n-th reply to the "
+            "n-th message; 'none': no reply is awaited.",
+        ),
+    ] = "prefix"
+    phase: Annotated[
+        Literal["spread", "random", "aligned"],
+        Field(
+            title="Phase",
+            description="How clients' messages lie in the interval: evenly, at random (by seed), or all at once.",
+        ),
+    ] = "spread"
+    seed: Annotated[int, Field(ge=0, lt=1 << 32, title="Seed", description="Seed of the random phase.")] = 0
+    while_down: Annotated[
+        Literal["skip", "queue"],
+        Field(
+            title="While down",
+            description="Messages due while a client's connection is down: 'skip' counts them unsent, 'queue' "
+            "sends them after the reconnect.",
+        ),
+    ] = "skip"
+    max_in_flight: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1_000_000,
+            title="Most in flight",
+            description="Messages a connection may await replies for; more are unsent. Empty: no limit.",
+            json_schema_extra=_unit("messages"),
+        ),
+    ] = None
+    reconnect: Annotated[
+        bool,
+        Field(title="Reconnect", description="Whether a client whose connection broke or failed tries again."),
+    ] = True
+    reconnect_delay_s: Annotated[
+        float,
+        Field(
+            ge=0.01,
+            le=3600,
+            allow_inf_nan=False,
+            title="Reconnect delay",
+            description="Time before a client tries to connect again.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 1
+    thresholds: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=50,
+            title="Thresholds",
+            description="Demands that decide the verdict, such as 'response_time.p99 < 50ms'.",
+        ),
+    ] = ()
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(Threshold.parse(text).text for text in value)
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.drain_s < self.reply_timeout_s:
+            raise ValueError(
+                f"drain_s is {self.drain_s} s but reply_timeout_s is {self.reply_timeout_s:g} s: the drain must be "
+                "at least as long, so that every reply can still be awaited"
+            )
+        return self
+
+    @property
+    def planned_ramp_s(self) -> float:
+        """Time the connects take: the ramp-up, or longer where the connect rate needs it."""
+        return max(self.ramp_up_s, self.clients / self.rate_per_s)
+
+    @property
+    def window_open_s(self) -> int:
+        """First whole second after ramp-up and warm-up: windows are cut at whole seconds, so that they can be
+        cut exactly from the stored per-second histograms."""
+        return math.ceil(round(self.planned_ramp_s + self.warm_up_s, 6))
+
+    @property
+    def window_s(self) -> int:
+        """Length of the measured window (s); 0 or less: there is none."""
+        return self.duration_s - self.window_open_s
+
+    @property
+    def connected_by_end(self) -> int:
+        """Clients whose connect is due within the duration."""
+        return (
+            min(self.clients, math.ceil(self.clients * self.duration_s / self.planned_ramp_s))
+            if (self.planned_ramp_s)
+            else self.clients
+        )
+
+    @property
+    def effective_match(self) -> Literal["prefix", "order", "none"]:
+        """`match`, or 'order' where the payload is too small for a prefix."""
+        return "order" if self.match == "prefix" and self.size_bytes < PREFIX_BYTES else self.match
+
+    @property
+    def offered_per_s(self) -> float:
+        """Messages per second that all clients together offer once connected."""
+        return self.clients * 1000 / self.interval_ms if self.interval_ms else 0.0
+
+    def pacing(self) -> Pacing:
+        """The run's timetable."""
+        return Pacing(
+            clients=self.clients,
+            interval_ns=self.interval_ms * 1_000_000,
+            ramp_ns=round(self.planned_ramp_s * NS),
+            end_ns=self.duration_s * NS,
+            phase=self.phase,
+            seed=self.seed,
+        )
+
+    def check_window(self) -> None:
+        """Refuse a scenario whose ramp-up leaves nothing to measure.
+
+        Raises:
+            NoWindow: names what would connect by when, and each repair.
+        """
+        if self.window_s >= 1:
+            return
+        repairs = [f"duration_s >= {self.window_open_s + 1}"]
+        room = self.duration_s - 1 - self.warm_up_s
+        if room >= 1 and self.ramp_up_s <= room:
+            repairs.append(f"rate_per_s >= {math.ceil(self.clients / room)}")
+            if (fewer := math.floor(room * self.rate_per_s)) >= 1:
+                repairs.append(f"clients <= {fewer}")
+        elif room >= 1:
+            repairs.append(
+                f"ramp_up_s <= {room} with rate_per_s >= {math.ceil(max(self.clients / room, self.rate_per_s))}"
+            )
+        warm_up = f" and {self.warm_up_s} s of warm-up" if self.warm_up_s else ""
+        raise NoWindow(
+            f"no measured window: {self.clients:,} clients (ramp-up {self.ramp_up_s:g} s, at most "
+            f"{self.rate_per_s:g}/s) are connected after {self.planned_ramp_s:,.6g} s{warm_up}, but the duration is "
+            f"{self.duration_s} s; {self.connected_by_end:,} would connect by then. Repairs: "
+            + ", or ".join(repairs)
+            + "; or accept a run that is ramp-up only (--accept-partial), which gets no verdict"
+        )
+
+    def notes(self) -> list[str]:
+        """What a reader of the result must know about this scenario."""
+        notes = []
+        if self.effective_match != self.match:
+            notes.append(
+                f"replies are matched by order: {self.size_bytes} bytes are too few for a prefix of {PREFIX_BYTES} "
+                "bytes, so a loss cannot be placed"
+            )
+        elif self.match == "order":
+            notes.append("replies are matched by order, so a loss cannot be placed")
+        return notes
+
+
+class Plan(BaseModel):
+    """What one load generator is asked to do: a scenario, where to, and which of its clients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scenario: Scenario
+    url: Annotated[str, Field(pattern=r"^wss?://", max_length=2000)]
+    first: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=1)] = 1
+    count: Annotated[int, Field(ge=0)]
+
+    @property
+    def share(self) -> Share:
+        """The clients, as numbers over all hosts."""
+        return Share(self.first, self.step, self.count)
+
+    @classmethod
+    def divide(cls, scenario: Scenario, url: str, hosts: int) -> list[Plan]:
+        """Evenly over `hosts` load generators; each client is in exactly one plan."""
+        shares = Share(0, 1, scenario.clients).split(hosts)
+        return [cls(scenario=scenario, url=url, first=s.first, step=s.step, count=s.size) for s in shares]
+
+    def divide_among(self, workers: int) -> list[Plan]:
+        """This plan's clients over a host's workers."""
+        return [
+            self.model_copy(update={"first": s.first, "step": s.step, "count": s.size})
+            for s in self.share.split(workers)
+        ]
+
+
+def error_lines(error: ValidationError) -> list[str]:
+    """A validation error for people: one line each with field, value and what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"])
+        value = item["input"]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{field}: no such field; known: {', '.join(Scenario.model_fields)}")
+        elif not field or item["type"] == "value_error":
+            lines.append(f"{field}: {message}" if field else message)
+        else:
+            lines.append(f"{field}: {value!r} is refused: {message}{allowed_range(field)}")
+    return lines
+
+
+def allowed_range(field: str) -> str:
+    """` (allowed: 1 to 1000000 ms)` of a numeric scenario field, '' for others."""
+    info = Scenario.model_fields.get(field)
+    if info is None:
+        return ""
+    bounds = {type(m).__name__: m for m in info.metadata}
+    low = bounds.get("Ge") or bounds.get("Gt")
+    high = bounds.get("Le") or bounds.get("Lt")
+    if low is None or high is None:
+        return ""
+    low_text = f"{low.ge:g}" if hasattr(low, "ge") else f"above {low.gt:g}"
+    high_text = f"{high.le:,}" if hasattr(high, "le") else f"below {high.lt:,}"
+    extra = info.json_schema_extra
+    unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+    return f" (allowed: {low_text} to {high_text}{unit})"
