@@ -106,8 +106,8 @@ def run_counters(total: Second, peak: int | None) -> RunCounters:
     return RunCounters(
         **total.counters.model_dump(),
         connections_peak=peak,
-        errors={**total.errors},
-        unsent={**total.unsent},
+        errors={str(kind): n for kind, n in total.errors.items()},
+        unsent={str(why): n for why, n in total.unsent.items()},
     )
 
 

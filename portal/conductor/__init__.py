@@ -1,0 +1,1 @@
+"""From a run to its hosts and back: transports, channels, following. Knows no Django."""
