@@ -1,0 +1,7 @@
+"""`python -m wsnode`, the same as the command `wsnode`."""
+
+import sys
+
+from wsnode.cli import main
+
+sys.exit(main())

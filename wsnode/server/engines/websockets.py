@@ -1,0 +1,251 @@
+"""The reference engine: the asyncio API of the `websockets` library."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from bisect import bisect_left
+from http import HTTPStatus
+from time import perf_counter_ns
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, State
+
+from wsnode import __version__
+from wsnode.server.admission import Admission
+from wsnode.server.engines import BACKLOG, Engine
+from wsnode.server.paths import Echo, Refusal, Room
+from wsnode.server.rooms import Rooms
+
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 10.0
+RECEIVE_QUEUE = 16
+"""Frames read ahead of the handler before reading pauses."""
+WRITE_LIMIT = 32 * 1024
+"""Unsent bytes at which an echo waits for its client."""
+SPARE_TRANSPORTS = 32
+"""TCP connections above the worker's limit that are still answered, with 503; more are dropped unanswered, before
+accept runs out of descriptors."""
+DRAIN_CHUNK = 256
+"""Close frames sent before the event loop has its turn, so that /healthz answers meanwhile."""
+
+
+def engine(admission: Admission) -> Engine:
+    """A `websockets` server behind that door."""
+    return WebsocketsEngine(admission)
+
+
+class _Connection(ServerConnection):
+    """Tells the door how each connection ended. `engine` is set on a subclass for each server."""
+
+    engine: WebsocketsEngine
+    route: Echo | Room
+    opened = False
+    refused = False
+    reaper: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.made_at = self.loop.time()
+        self.engine.transports += 1
+        if self.engine.transports > self.engine.admission.limits.connections_per_worker + SPARE_TRANSPORTS:
+            self.refuse("capacity")
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.close_deadline is not None and self.reaper is None:
+            # After a close for a broken rule the library waits for the client's FIN without a limit of its own
+            self.reaper = self.loop.call_at(self.close_deadline, self.transport.abort)
+
+    def refuse(self, kind: str | None) -> None:
+        """Count a request that is not answered with 101; None is no error."""
+        self.refused = True
+        if kind is not None:
+            self.engine.admission.failed(kind)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.engine.transports -= 1
+        if self.reaper is not None:
+            self.reaper.cancel()
+        admission = self.engine.admission
+        if self.opened:
+            admission.closed(self._first_close_code())
+            kind = self._closing_error()
+        else:
+            kind = self._opening_error()
+        if kind is not None:
+            admission.failed(kind)
+
+    def _first_close_code(self) -> int:
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if received is not None and (sent is None or self.protocol.close_rcvd_then_sent):
+            return received.code
+        return CloseCode.ABNORMAL_CLOSURE if sent is None else sent.code
+
+    def _closing_error(self) -> str | None:
+        """The error kind of an opened connection's end; None where it ended as it should."""
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if sent is None:
+            return "abnormal" if received is None else None
+        if self.protocol.close_rcvd_then_sent:
+            return None
+        if sent.code == CloseCode.INTERNAL_ERROR:
+            return "timeout" if sent.reason == "keepalive ping timeout" else "internal"
+        if sent.code in _OWN_CLOSES:
+            return _OWN_CLOSES[sent.code]
+        return "timeout" if received is None else None
+
+    def _opening_error(self) -> str | None:
+        """The error kind of a connection that ended unanswered; None for one that asked nothing."""
+        if self.refused:
+            return None
+        if self.request is None and self.loop.time() - self.made_at >= OPEN_TIMEOUT_S:
+            return "timeout"
+        failure = self.protocol.handshake_exc
+        if failure is None or isinstance(failure.__cause__, EOFError):
+            return None
+        return "handshake"
+
+
+_OWN_CLOSES: dict[int, str] = {
+    CloseCode.PROTOCOL_ERROR: "protocol",
+    CloseCode.INVALID_DATA: "protocol",
+    CloseCode.MESSAGE_TOO_BIG: "too_big",
+    CloseCode.TRY_AGAIN_LATER: "slow_consumer",
+}
+
+
+class WebsocketsEngine:
+    """See `Engine`."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.transports = 0
+        """TCP connections, also those without a handshake yet."""
+        self._rooms: Rooms[ServerConnection] = Rooms()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        limits = self.admission.limits
+        self._server: Server = await serve(
+            self._handle,  # type: ignore[arg-type]  # create_connection below makes them _Connections
+            sock=listener,
+            backlog=BACKLOG,
+            create_connection=type("_Connection", (_Connection,), {"engine": self}),
+            process_request=self._process_request,  # type: ignore[arg-type]
+            process_response=self._process_response,  # type: ignore[arg-type]
+            server_header=f"wsnode/{__version__}",
+            compression="deflate" if limits.compression else None,
+            max_size=limits.message_bytes,
+            max_queue=RECEIVE_QUEUE,
+            write_limit=WRITE_LIMIT,
+            open_timeout=OPEN_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            ping_interval=limits.ping_interval_s,
+            ping_timeout=limits.ping_timeout_s,
+        )
+
+    async def drain(self, timeout_s: float) -> int:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        for count, connection in enumerate(self._server.connections):
+            self._close(connection, CloseCode.GOING_AWAY, "server is shutting down")
+            if count % DRAIN_CHUNK == DRAIN_CHUNK - 1:
+                await asyncio.sleep(0)
+        pending: set[asyncio.Task[None]] = set()
+        if self._closing:
+            _, pending = await asyncio.wait(self._closing, timeout=deadline - asyncio.get_running_loop().time())
+        for connection in self._server.all_connections:
+            connection.transport.abort()
+        if pending:
+            await asyncio.wait(pending, timeout=1)
+        self._server.close(close_connections=False)
+        return len(pending)
+
+    def _process_request(self, connection: _Connection, request: Request) -> Response | None:
+        admitted = self.admission.admit(request.method, request.path)
+        if not isinstance(admitted, Refusal):
+            connection.route = admitted
+            return None
+        connection.refuse(admitted.kind)
+        response = connection.respond(admitted.status, admitted.text)
+        if admitted.retry_after_s is not None:
+            response.headers["Retry-After"] = str(admitted.retry_after_s)
+        return response
+
+    def _process_response(self, connection: _Connection, _: Request, response: Response) -> None:
+        if connection.refused:
+            return
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            connection.refuse("handshake")
+        elif connection.state is State.CONNECTING:  # else it was lost in the meantime
+            connection.opened = True
+            self.admission.opened()
+
+    async def _handle(self, connection: _Connection) -> None:
+        try:
+            if isinstance(connection.route, Room):
+                await self._broadcast(connection, connection.route.name)
+            else:
+                await self._echo(connection)
+        except ConnectionClosed:
+            pass  # counted when the connection is lost
+
+    async def _echo(self, connection: _Connection) -> None:
+        counters = self.admission.counters
+        processing = counters.message_processing
+        bounds, counts = processing.bounds, processing.counts
+        receive, send = connection.recv, connection.send
+        while True:
+            message = await receive()
+            began = perf_counter_ns()
+            size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+            counters.messages_received += 1
+            counters.bytes_received += size
+            await send(message)
+            counters.messages_sent += 1
+            counters.bytes_sent += size
+            took = perf_counter_ns() - began
+            counts[bisect_left(bounds, took)] += 1
+            processing.total += took
+
+    async def _broadcast(self, connection: _Connection, name: str) -> None:
+        counters = self.admission.counters
+        room = self._rooms.join(name, connection)
+        try:
+            while True:
+                message = await connection.recv()
+                began = perf_counter_ns()
+                size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+                counters.messages_received += 1
+                counters.bytes_received += size
+                deliveries = self._publish(room, message)
+                counters.messages_broadcasted += 1
+                counters.messages_sent += deliveries
+                counters.bytes_sent += deliveries * size
+                counters.message_processing.observe(perf_counter_ns() - began)
+        finally:
+            self._rooms.leave(name, connection)
+
+    def _publish(self, room: set[ServerConnection], message: str | bytes) -> int:
+        """Write a message to all of the room but those too slow, who are closed. Returns the number of deliveries."""
+        limit = self.admission.limits.backlog_bytes
+        receivers: list[ServerConnection] = []
+        slow: list[ServerConnection] = []
+        for subscriber in room:
+            if subscriber.protocol.state is OPEN:
+                (slow if subscriber.transport.get_write_buffer_size() > limit else receivers).append(subscriber)
+        broadcast(receivers, message)
+        for subscriber in slow:
+            self._close(subscriber, CloseCode.TRY_AGAIN_LATER, "subscriber too slow")
+        return len(receivers)
+
+    def _close(self, connection: ServerConnection, code: CloseCode, reason: str) -> None:
+        task: asyncio.Task[Any] = asyncio.create_task(connection.close(code, reason))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
