@@ -1,0 +1,1 @@
+"""Django project: settings, urls, WSGI, Celery app."""

@@ -1,0 +1,36 @@
+"""`/healthz`: whether the portal can do its work."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse
+from kombu.exceptions import OperationalError
+
+from portal.config.celery import app
+
+
+@login_not_required
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 `ok` when database and broker answer, else 503 with the one that does not."""
+    faults = [fault for fault in (_database(), _broker()) if fault]
+    return HttpResponse("\n".join(faults or ["ok"]) + "\n", "text/plain", 503 if faults else 200)
+
+
+def _database() -> str | None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        return f"database: {error}"
+    return None
+
+
+def _broker() -> str | None:
+    try:
+        with app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
+            broker.default_channel.client.ping()
+    except (OperationalError, OSError) as error:
+        return f"broker: {error}"
+    return None

@@ -1,0 +1,15 @@
+"""Where everything is."""
+
+from django.contrib.auth import views as auth
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from portal.config.health import healthz
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/runs/"), name="home"),
+    path("runs/", include("portal.runs.urls")),
+    path("accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
+    path("healthz", healthz, name="healthz"),
+]

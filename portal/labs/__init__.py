@@ -1,0 +1,1 @@
+"""The lab as the portal knows it: `lab.json`."""

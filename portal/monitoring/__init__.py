@@ -1,0 +1,1 @@
+"""Prometheus and Grafana, seen from the portal. No Django inside."""

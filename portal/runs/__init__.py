@@ -1,0 +1,1 @@
+"""Scenarios, runs and everything that is kept of them."""
