@@ -1,0 +1,1 @@
+"""Generates load on an open schedule and measures what clients see."""

@@ -1,0 +1,317 @@
+"""`wsnode load`: one load from the command line, with live progress, a summary and a machine-readable result."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+import yaml
+from pydantic import ValidationError
+
+from wsnode.core.judge import judge
+from wsnode.core.metrics import for_job
+from wsnode.core.protocol import HostResult, Live, Second
+from wsnode.core.result import Host, Result, Subject
+from wsnode.core.scenario import NoWindow, Plan, Scenario, allowed_range, error_lines
+from wsnode.core.summary import HostRun, run_counters, summarise
+from wsnode.environment import environment
+from wsnode.exposition import Exposition
+from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
+from wsnode.load.report import duration, exit_code, rate, render
+from wsnode.meter import HostMeter
+from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
+from wsnode.workers import cores, raise_descriptor_limit
+
+LEAD_NS = 200_000_000
+"""From the order to begin to the origin: every worker has it by then."""
+FOREVER_S = 604_800
+EXAMPLES = """\
+examples:
+  wsnode load ws://127.0.0.1:3000/echo --clients 100 --interval 200 --ramp-up 2 --duration 12 --rate 100
+  wsnode load ws://127.0.0.1:3000/echo --scenario scenarios/smoke.yaml --json result.json
+  wsnode load ws://127.0.0.1:3000/echo --clients 5000 --interval 0        hold idle connections until Ctrl-C
+  wsnode load ws://127.0.0.1:3000/echo --duration 60 --threshold 'response_time.p99 < 50ms'
+
+exit codes: 0 passed or no thresholds, 1 thresholds failed, 2 could not run, 3 the measurement is invalid
+"""
+# option, other spellings (those of the Node.js demo among them), scenario field, how to read it
+FIELDS: tuple[tuple[str, tuple[str, ...], str, type], ...] = (
+    ("--clients", (), "clients", int),
+    ("--interval", ("--message-interval", "--messageInterval"), "interval_ms", int),
+    ("--ramp-up", ("--rampUp",), "ramp_up_s", float),
+    ("--duration", (), "duration_s", int),
+    ("--rate", (), "rate_per_s", float),
+    ("--size", (), "size_bytes", int),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `wsnode load`; ranges and defaults are the scenario's own."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("url", metavar="URL", help="the server's WebSocket URL, such as ws://127.0.0.1:3000/echo")
+    for option, others, field, kind in FIELDS:
+        info = Scenario.model_fields[field]
+        default = "until Ctrl-C" if field == "duration_s" else f"{info.default:g}"
+        parser.add_argument(
+            option,
+            *others,
+            dest=field,
+            type=_number(option, kind),
+            metavar="N",
+            help=f"{info.description} Default {default}{allowed_range(field)}.".replace("%", "%%"),
+        )
+    parser.add_argument("--scenario", type=Path, metavar="FILE", help="YAML file to begin with; options change it")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any other scenario field, such as match=order",
+    )
+    parser.add_argument(
+        "--threshold", action="append", default=[], metavar="EXPR", help="a demand, such as 'error_ratio < 1%%'"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
+    parser.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, kept in the result")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine-readable result ('-': to stdout)")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1:PORT")
+    parser.add_argument("--accept-partial", action="store_true", help="run even if the ramp-up leaves no window")
+    parser.add_argument("--strict", action="store_true", help="let a suspect result exit with 3, like an invalid one")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
+def _number(option: str, kind: type) -> Any:
+    def read(text: str) -> int | float:
+        try:
+            return kind(text)  # type: ignore[no-any-return]
+        except ValueError:
+            whole = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {whole}") from None
+
+    return read
+
+
+class UsageError(ValueError):
+    """Something typed that can't be run. The message says what and how to mend it."""
+
+
+def scenario_of(arguments: argparse.Namespace) -> Scenario:
+    """The scenario that file and options describe.
+
+    Raises:
+        UsageError: a line for each bad value.
+    """
+    fields: dict[str, Any] = {}
+    if arguments.scenario is not None:
+        try:
+            loaded = yaml.safe_load(arguments.scenario.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"--scenario {arguments.scenario}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise UsageError(f"--scenario {arguments.scenario}: not YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise UsageError(f"--scenario {arguments.scenario}: expected fields, got {type(loaded).__name__}")
+        fields |= loaded
+    fields |= {field: value for _, _, field, _ in FIELDS if (value := getattr(arguments, field)) is not None}
+    for item in arguments.set:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set {item!r}: expected FIELD=VALUE, such as match=order")
+        fields[name] = yaml.safe_load(value)
+    if arguments.threshold:
+        fields["thresholds"] = [*fields.get("thresholds", ()), *arguments.threshold]
+    fields.setdefault("duration_s", FOREVER_S)
+    try:
+        scenario = Scenario.model_validate(fields)
+        if not arguments.accept_partial:
+            scenario.check_window()
+    except ValidationError as error:
+        raise UsageError("\n".join(error_lines(error))) from error
+    except NoWindow as error:
+        raise UsageError(str(error)) from error
+    return scenario
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out a load. Returns the exit code."""
+    try:
+        scenario = scenario_of(arguments)
+        subject = _subject(arguments.subject)
+        if arguments.workers is not None and arguments.workers < 1:
+            raise UsageError(f"--workers {arguments.workers}: expected 1 or more")
+        if arguments.json is not None and str(arguments.json) != "-" and not arguments.json.absolute().parent.is_dir():
+            raise UsageError(f"--json {arguments.json}: no such directory")
+        result = uvloop.run(_carry_out(arguments, scenario, subject))
+    except (UsageError, LoadError) as error:
+        for line in str(error).splitlines():
+            print(f"wsnode load: {line}", file=sys.stderr)
+        return 2
+    if arguments.json is not None:
+        text = result.model_dump_json(indent=2) + "\n"
+        if str(arguments.json) == "-":
+            print(text, end="")
+        else:
+            arguments.json.write_text(text, encoding="utf-8")
+    print(render(result), file=sys.stderr if str(arguments.json) == "-" else sys.stdout)
+    return exit_code(result, arguments.strict)
+
+
+def _subject(text: str | None) -> Subject | None:
+    if text is None:
+        return None
+    name, _, version = text.rpartition("@")
+    if not name or not version:
+        raise UsageError(f"--subject {text!r}: expected NAME@VERSION, such as chat@1.4.2")
+    return Subject(name=name, version=version, source="given")
+
+
+async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None) -> Result:
+    limit = raise_descriptor_limit()
+    plan = Plan(scenario=scenario, url=arguments.url, count=scenario.clients)
+    workers = arguments.workers or workers_for(plan, cores(), limit)
+    address = await resolve(arguments.url)
+    layout = Layout(for_job("wsnode-agent"))
+    table = SharedTable.create(layout, MAX_SLOTS)
+    exposition = Exposition("wsnode-agent", table, workers)
+    if arguments.metrics_port is not None:
+        try:
+            _, port = exposition.start("127.0.0.1", arguments.metrics_port)
+        except OSError as error:
+            raise UsageError(f"--metrics-port {arguments.metrics_port}: {error.strerror}") from error
+        print(f"metrics     http://127.0.0.1:{port}/metrics", file=sys.stderr)
+    progress = Progress(scenario, enabled=not arguments.quiet, until_stopped=scenario.duration_s == FOREVER_S)
+    meter = HostMeter()
+    series: list[Second] = []
+
+    def keep(second: Second) -> None:
+        series.append(second.model_copy(update={"host": meter.read(second.host)}))
+
+    load = Load(plan, workers, table=table, address=address, on_second=keep, on_live=progress.show)
+    begin = environment()
+    await load.prepare()
+    run_id = f"cli-{secrets.token_hex(5)}"
+    exposition.info("run_info", {"run_id": run_id})
+    start_mono_ns = time.monotonic_ns() + LEAD_NS
+    started = datetime.fromtimestamp((time.time_ns() + LEAD_NS) / 1e9, UTC)
+    meter.start(start_mono_ns)
+    load.go(start_mono_ns)
+    stopping = _stop_on_signals(load, progress)
+    try:
+        end = await load.wait()
+    finally:
+        await load.kill()
+        exposition.close()
+    progress.clear()
+    if stopping:
+        await asyncio.gather(*stopping)
+    return _result(run_id, scenario, plan, series, end, started, begin, subject, workers)
+
+
+def _stop_on_signals(load: Load, progress: Progress) -> list[asyncio.Task[None]]:
+    """The first Ctrl-C ends the load in order, the second at once."""
+    stopping: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping:
+            stopping.append(loop.create_task(load.kill()))
+        else:
+            progress.say("stopping: awaiting replies; Ctrl-C again ends at once")
+            stopping.append(loop.create_task(load.stop(drain=True, reason="stopped by the user")))
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, on_signal)
+    return stopping
+
+
+def _result(
+    run_id: str,
+    scenario: Scenario,
+    plan: Plan,
+    series: list[Second],
+    end: LoadEnd,
+    started: datetime,
+    begin: dict[str, Any],
+    subject: Subject | None,
+    workers: int,
+) -> Result:
+    host = os.uname().nodename
+    outcome = HostResult(
+        run_id=run_id,
+        host=host,
+        state="interrupted" if end.interrupted else "stopped" if end.stopped else "finished",
+        reason=end.interrupted or end.stopped,
+        seconds=end.seconds,
+        final=end.final,
+        workers=workers,
+        start_at_ns=round(started.timestamp() * 1e9),
+        first_connect_due_ns=end.first_connect_due_ns,
+        first_connect_begun_ns=end.first_connect_begun_ns,
+        environment_begin=begin,
+        environment_end=environment(),
+    )
+    hosts = [HostRun(host, series, outcome)]
+    summary = summarise(scenario, hosts)
+    if summary is None:
+        raise LoadError(f"the load ended before its first second: {end.interrupted or end.stopped}")
+    skew = None
+    if end.first_connect_begun_ns is not None and end.first_connect_due_ns is not None:
+        skew = (end.first_connect_begun_ns - end.first_connect_due_ns) / 1e9
+    row = Host(
+        name=host,
+        role="load_generator",
+        start_skew_s=skew,
+        clock_offset_s=0.0,
+        clock_bound_s=0.0,
+        counters=run_counters(summary.total, summary.peak),
+        environment=begin,
+    )
+    notes = [f"stopped early: {end.stopped}"] if end.stopped and scenario.duration_s != FOREVER_S else []
+    return judge(run_id, summary, hosts, subject=subject, started=started, host_rows=[row], notes=notes)
+
+
+class Progress:
+    """One line on a terminal, rewritten each second; elsewhere a line every ten seconds."""
+
+    def __init__(self, scenario: Scenario, enabled: bool, until_stopped: bool) -> None:
+        self._scenario = scenario
+        self._enabled = enabled
+        self._until = "" if until_stopped else f"/{scenario.duration_s}"
+        self._tty = sys.stderr.isatty()
+        self._last = (0, 0)
+
+    def show(self, live: Live) -> None:
+        """The last second's figures."""
+        sent, received = live.sent - self._last[0], live.received - self._last[1]
+        self._last = (live.sent, live.received)
+        if not self._enabled or (not self._tty and live.second % 10):
+            return
+        p99 = live.recent.get("p99_ns")
+        phase = "ramp-up" if live.second <= self._scenario.window_open_s else "window"
+        if self._until and live.second > self._scenario.duration_s:
+            phase = "drain"
+        line = (
+            f"{live.second}{self._until} s  {phase}  connections {live.connections_open:,}  sent {rate(sent)}  "
+            f"answered {rate(received)}  p99 {duration(None if p99 is None else p99 / 1e9)}  errors {live.errors:,}"
+        )
+        print(f"\r\033[K{line}" if self._tty else line, end="" if self._tty else "\n", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the rewritten line away."""
+        if self._tty and self._enabled:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,460 @@
+"""One client of a load: it connects, sends in turn, matches replies, and comes back after a break.
+
+The bytes of the WebSocket protocol are made and read by `websockets`' sans-I/O client protocol. The client drives it
+from an asyncio.Protocol rather than through `websockets.connect`, because the schedule must never wait for a
+connection, and because the moment when a message is with the kernel must be known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import deque
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import CONNECTING as HANDSHAKE
+from websockets.protocol import OPEN as READY
+from websockets.uri import WebSocketURI, parse_uri
+
+from wsnode.load.recorder import DueSecond, Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+IDLE, CONNECTING, OPEN, CLOSING, DOWN = range(5)
+CLOSE_PATIENCE_S = 2.0
+"""How long the server has to close the TCP connection after a close frame."""
+
+
+class Address(NamedTuple):
+    """Where a worker's clients connect to, resolved once."""
+
+    uri: WebSocketURI
+    family: int
+    sockaddr: tuple[Any, ...]
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def at(cls, url: str, family: int, sockaddr: Sequence[Any]) -> Address:
+        """A URL at an address that its host has. Raises ValueError where it is no WebSocket URL."""
+        uri = parse_uri(url)
+        return cls(uri, family, tuple(sockaddr), ssl.create_default_context() if uri.secure else None)
+
+
+class Setting(NamedTuple):
+    """What all clients of a worker share."""
+
+    address: Address
+    recorder: Recorder
+    match: str
+    binary: bool
+    size: int
+    max_in_flight: int | None
+    queue_while_down: bool
+    reply_timeout_ns: int
+    connect_timeout_s: float
+    reconnect: Callable[[Client], None] | None
+    """Called when a connection broke or a connect failed; None: the client stays down."""
+    connecting: set[Client]
+    opened: set[Client]
+
+
+class _Transport(Protocol):
+    def write(self, data: bytes) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def write_eof(self) -> None: ...
+    def can_write_eof(self) -> bool: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Client(asyncio.Protocol):
+    """A client over all its connections."""
+
+    __slots__ = (
+        "_began_ns",
+        "_blocked",
+        "_fragments",
+        "_opened_ns",
+        "_outstanding",
+        "_prefix",
+        "_protocol",
+        "_sequence",
+        "_setting",
+        "_timer",
+        "_transport",
+        "_waiting",
+        "number",
+        "state",
+    )
+
+    def __init__(self, number: int, setting: Setting) -> None:
+        self.number = number
+        self.state = IDLE
+        self._setting = setting
+        self._prefix = b"%x " % number
+        self._sequence = 0
+        self._outstanding: dict[bytes | int, tuple[DueSecond, int, int]] = {}
+        """Sent and awaited, oldest first: key → (second, turn, when the kernel had it)."""
+        self._waiting: deque[tuple[DueSecond, int]] = deque()
+        """Their turn came, but the server does not read or the connection is down: (second, turn)."""
+        self._blocked: tuple[DueSecond, int, bytes | int] | None = None
+        """The message that the kernel has taken in part, or not at all."""
+        self._transport: _Transport | None = None
+        self._protocol: ClientProtocol | None = None
+        self._fragments: list[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._began_ns = self._opened_ns = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and neither answered nor given up."""
+        return len(self._outstanding)
+
+    @property
+    def unsettled(self) -> int:
+        """Messages whose fate is open, unsent ones included."""
+        return len(self._outstanding) + len(self._waiting) + (self._blocked is not None)
+
+    # --- connecting ---
+
+    async def connect(self) -> None:
+        """Try once to open a connection. Ends when TCP (and TLS) stand or have failed; the handshake goes on."""
+        setting = self._setting
+        recorder, address = setting.recorder, setting.address
+        recorder.attempted += 1
+        recorder.live.connections_attempted += 1
+        setting.connecting.add(self)
+        self.state = CONNECTING
+        self._began_ns = monotonic_ns()
+        loop = asyncio.get_running_loop()
+        sock: socket.socket | None = None
+        try:
+            async with asyncio.timeout(setting.connect_timeout_s):
+                sock = socket.socket(address.family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address.sockaddr)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.create_connection(
+                    lambda: self,
+                    sock=sock,
+                    ssl=address.tls,
+                    server_hostname=address.uri.host if address.tls else None,
+                )
+        except (OSError, TimeoutError) as error:
+            # A connection that was made and lost again has said so itself, in connection_lost.
+            if self.state == CONNECTING and self._transport is None:
+                self._connect_failed(_kind(error))
+        finally:
+            if sock is not None and self._transport is None:
+                sock.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TCP stands: send the opening handshake."""
+        self._transport = transport  # type: ignore[assignment]
+        assert self._transport is not None
+        # With no room in the buffer, the transport tells at once whether the kernel has taken everything.
+        self._transport.set_write_buffer_limits(high=0)
+        self._protocol = ClientProtocol(self._setting.address.uri, max_size=None)
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        rest_s = self._setting.connect_timeout_s - (monotonic_ns() - self._began_ns) / 1e9
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, rest_s), self._handshake_timeout)
+
+    def _handshake_timeout(self) -> None:
+        if self.state == CONNECTING:
+            self._end_connecting("connect_timeout")
+            self._abort()
+
+    def _handshake_done(self) -> None:
+        self._cancel_timer()
+        now = monotonic_ns()
+        setting, recorder = self._setting, self._setting.recorder
+        setting.connecting.discard(self)
+        setting.opened.add(self)
+        self.state = OPEN
+        self._opened_ns = now
+        recorder.opened += 1
+        recorder.handshake.add(now - self._began_ns)
+        recorder.live.connections_opened += 1
+        recorder.live.connections += 1
+        self._send_waiting()
+
+    def _connect_failed(self, kind: str) -> None:
+        self._end_connecting(kind)
+        self._reconnect()
+
+    def _end_connecting(self, kind: str) -> None:
+        recorder = self._setting.recorder
+        self._setting.connecting.discard(self)
+        self.state = DOWN
+        recorder.failed += 1
+        recorder.live.connections_failed += 1
+        recorder.error(kind)
+
+    def _reconnect(self) -> None:
+        if self._setting.reconnect is not None:
+            self._setting.reconnect(self)
+
+    # --- sending ---
+
+    def turn(self, second: DueSecond, turn_ns: int) -> int:
+        """The schedule has reached a message of this client. Returns the time after it was dealt with."""
+        setting = self._setting
+        recorder = setting.recorder
+        if self.state == OPEN:
+            if setting.max_in_flight is not None and self.unsettled >= setting.max_in_flight:
+                recorder.unsent(second, "max_in_flight")
+            elif self._blocked is not None:
+                self._waiting.append((second, turn_ns))
+            else:
+                return self._send(second, turn_ns)
+        elif not self._opened_ns:
+            recorder.unsent(second, "not_open")
+        elif setting.queue_while_down and self.state != CLOSING and setting.reconnect is not None:
+            self._waiting.append((second, turn_ns))
+        else:
+            recorder.unsent(second, "connection_down")
+        return turn_ns
+
+    def _send(self, second: DueSecond, turn_ns: int) -> int:
+        setting, protocol, transport = self._setting, self._protocol, self._transport
+        assert protocol is not None
+        assert transport is not None
+        self._sequence = sequence = self._sequence + 1
+        if setting.match == "prefix":
+            prefix = b"%b%x " % (self._prefix, sequence)
+            key: bytes | int = prefix
+            payload = prefix.ljust(setting.size, b"x")
+        else:
+            key = sequence
+            payload = (b"%b%x " % (self._prefix, sequence))[: setting.size].ljust(setting.size, b"x")
+        if setting.binary:
+            protocol.send_binary(payload)
+        else:
+            protocol.send_text(payload)
+        for data in protocol.data_to_send():
+            transport.write(data)
+        now = monotonic_ns()
+        if transport.get_write_buffer_size():
+            self._blocked = (second, turn_ns, key)
+        else:
+            self._handed_over(second, turn_ns, key, now)
+        return now
+
+    def _handed_over(self, second: DueSecond, turn_ns: int, key: bytes | int, now: int) -> None:
+        setting = self._setting
+        setting.recorder.sent(second, now - turn_ns, setting.size)
+        if setting.match == "none":
+            setting.recorder.no_reply(second)
+        else:
+            self._outstanding[key] = (second, turn_ns, now)
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._blocked is None and self.state == OPEN:
+            self._send(*self._waiting.popleft())
+
+    def pause_writing(self) -> None:
+        """The kernel has not taken everything: `_send` sees it in the buffer's size."""
+
+    def resume_writing(self) -> None:
+        """The kernel has taken everything."""
+        if self._blocked is not None:
+            second, turn_ns, key = self._blocked
+            self._blocked = None
+            self._handed_over(second, turn_ns, key, monotonic_ns())
+        self._send_waiting()
+
+    def expire(self, now: int) -> None:
+        """Give up what has been awaited for too long since its turn."""
+        limit = now - self._setting.reply_timeout_ns
+        recorder = self._setting.recorder
+        while self._outstanding:
+            key = next(iter(self._outstanding))
+            second, turn_ns, _ = self._outstanding[key]
+            if turn_ns > limit:
+                break
+            del self._outstanding[key]
+            recorder.lost(second)
+        while self._waiting and self._waiting[0][1] <= limit:
+            self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        second, _ = self._waiting.popleft()
+        self._setting.recorder.unsent(second, "write_blocked" if self.state == OPEN else "connection_down")
+
+    # --- receiving ---
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the server. All messages in them have arrived now."""
+        protocol, now = self._protocol, monotonic_ns()
+        if protocol is None:
+            return
+        before = protocol.state
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame(event, now)
+            elif isinstance(event, Response) and protocol.handshake_exc is None and self.state == CONNECTING:
+                self._handshake_done()
+        if protocol.writes:
+            self._flush()
+        if before is HANDSHAKE and protocol.handshake_exc is not None and self.state == CONNECTING:
+            rejected = isinstance(protocol.handshake_exc, InvalidStatus)
+            self._end_connecting("handshake_rejected" if rejected else "handshake_failed")
+            self._abort()
+        elif protocol.state is not READY and self.state == OPEN:
+            # The server closes, or has broken the protocol; it has a moment to end the TCP connection itself.
+            self._close_soon()
+
+    def _frame(self, frame: Frame, now: int) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                self._message(bytes(frame.data), now)
+            else:
+                self._fragments = [bytes(frame.data)]
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                whole, self._fragments = b"".join(self._fragments), None
+                self._message(whole, now)
+
+    def _message(self, payload: bytes, now: int) -> None:
+        setting = self._setting
+        recorder = setting.recorder
+        recorder.arrived(len(payload))
+        if setting.match == "none":
+            return
+        outstanding = self._outstanding
+        key: bytes | int | None
+        if setting.match == "prefix":
+            key = payload[: payload.find(b" ", payload.find(b" ") + 1) + 1]
+        else:
+            key = next(iter(outstanding), None)
+        awaited = outstanding.pop(key, None) if key is not None else None
+        if awaited is None:
+            recorder.stray()
+            return
+        second, turn_ns, kernel_ns = awaited
+        response_ns = now - turn_ns
+        if response_ns > setting.reply_timeout_ns:
+            recorder.lost(second)
+            recorder.stray()
+        else:
+            recorder.reply(second, now - kernel_ns, response_ns)
+
+    # --- closing ---
+
+    def close(self) -> None:
+        """Close with 1000; what is awaited still, stays in flight. A handshake under way stays pending."""
+        if self.state == OPEN and self._protocol is not None and self._protocol.state is READY:
+            self.state = CLOSING
+            self._protocol.send_close(1000)
+            self._flush()
+            self._close_soon()
+
+    def give_up_sending(self) -> None:
+        """No more sends: what waited for the server or the connection is unsent now."""
+        while self._waiting:
+            self._give_up_waiting()
+
+    def abandon(self) -> None:
+        """The load is over: what the kernel has not taken whole by now is unsent."""
+        if self._blocked is not None:
+            second, _, _ = self._blocked
+            self._blocked = None
+            self._setting.recorder.unsent(second, "write_blocked")
+        self._abort()
+
+    def _close_soon(self) -> None:
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_PATIENCE_S, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        protocol, transport = self._protocol, self._transport
+        if protocol is None or transport is None:
+            return
+        for data in protocol.data_to_send():
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def eof_received(self) -> None:
+        """The server has ended its side: the transport closes, connection_lost follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The TCP connection is gone: account for it and for everything that it carried."""
+        self._cancel_timer()
+        setting, protocol, state = self._setting, self._protocol, self.state
+        recorder = setting.recorder
+        self._transport = self._protocol = self._fragments = None
+        if state == CONNECTING:
+            self._end_connecting("reset" if isinstance(exc, ConnectionError) else "handshake_failed")
+        elif state in (OPEN, CLOSING):
+            now = monotonic_ns()
+            setting.opened.discard(self)
+            self.state = DOWN
+            recorder.closed += 1
+            recorder.live.connections -= 1
+            recorder.live.connections_closed += 1
+            recorder.live.connection_duration.observe(now - self._opened_ns)
+            if state == OPEN:
+                recorder.error(_broken(exc, protocol))
+                self._settle_lost()
+        if state != CLOSING:
+            self._reconnect()
+
+    def _settle_lost(self) -> None:
+        recorder = self._setting.recorder
+        if self._blocked is not None:
+            second, _, _ = self._blocked
+            self._blocked = None
+            recorder.unsent(second, "write_blocked")
+        for second, _, _ in self._outstanding.values():
+            recorder.lost(second)
+        self._outstanding.clear()
+        if not self._setting.queue_while_down:
+            self.give_up_sending()
+
+
+def _kind(error: OSError | TimeoutError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connect_refused"
+    if isinstance(error, TimeoutError):
+        return "connect_timeout"
+    if isinstance(error, ssl.SSLError):
+        return "handshake_failed"
+    if isinstance(error, ConnectionError):
+        return "reset"
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            return "source_ports_exhausted"
+        case errno.EMFILE | errno.ENFILE:
+            return "descriptors_exhausted"
+    return "connect_failed"
+
+
+def _broken(exc: Exception | None, protocol: ClientProtocol | None) -> str:
+    """Why an open connection ended that this client did not close."""
+    if protocol is not None and protocol.parser_exc is not None:
+        return "protocol_error"
+    return "reset" if isinstance(exc, OSError) else "closed_by_server"

@@ -1,0 +1,305 @@
+"""What a load worker counts: per second in which messages were *due*, settled in order.
+
+A message belongs to the second of its due time, whenever its reply comes. A second is settled once the schedule has
+passed it and none of its messages is still awaited; then its figures never change again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+from wsnode.core.histogram import BUCKETS, LIMIT_NS, Histogram, bucket_bounds
+from wsnode.telemetry import Buckets, Counters
+
+NS = 1_000_000_000
+MESSAGE_COUNTERS = (
+    "messages_due",
+    "messages_sent",
+    "messages_unsent",
+    "messages_received",
+    "messages_lost",
+    "messages_no_reply",
+)
+
+
+class Tally:
+    """A histogram for the hot path: a list of counts, exact moments. Values in ns, 0 or more."""
+
+    __slots__ = ("count", "counts", "high", "low", "overflow", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.count = 0
+        self.total = 0
+        self.low = LIMIT_NS
+        self.high = -1
+        self.overflow = 0
+
+    def add(self, value: int) -> None:
+        """Count a value. `histogram.bucket_index`, written in place for speed."""
+        shift = value.bit_length() - 8
+        if shift <= 0:
+            self.counts[value] += 1
+        elif shift <= 34:
+            self.counts[(shift << 7) + (value >> shift)] += 1
+        else:
+            self.overflow += 1
+        self.count += 1
+        self.total += value
+        if value < self.low:  # noqa: PLR1730  min() costs three times as much
+            self.low = value
+        if value > self.high:  # noqa: PLR1730
+            self.high = value
+
+    def take(self) -> Histogram:
+        """The counts so far, and start over. Costs as many steps as there are buckets between minimum and maximum."""
+        histogram = Histogram()
+        if not self.count:
+            return histogram
+        histogram.count, histogram.sum_ns, histogram.overflow = self.count, self.total, self.overflow
+        histogram.min_ns, histogram.max_ns = self.low, self.high
+        counts = self.counts
+        first, last = _index(self.low), _index(self.high)
+        for index in range(first, last + 1):
+            if n := counts[index]:
+                histogram.buckets[index] = n
+                counts[index] = 0
+        self.count = self.total = self.overflow = 0
+        self.low, self.high = LIMIT_NS, -1
+        return histogram
+
+
+def _index(value: int) -> int:
+    shift = value.bit_length() - 8
+    return value if shift <= 0 else min(BUCKETS - 1, (shift << 7) + (value >> shift))
+
+
+class DueSecond:
+    """The messages due in one second."""
+
+    __slots__ = (
+        "awaited",
+        "due",
+        "lag",
+        "lost",
+        "no_reply",
+        "number",
+        "passed",
+        "received",
+        "response",
+        "sent",
+        "service",
+        "unsent",
+        "unsent_by",
+        "wait",
+    )
+
+    def __init__(self, number: int, tallies: tuple[Tally, Tally, Tally, Tally]) -> None:
+        self.number = number
+        """1: messages due in [0 s, 1 s)."""
+        self.lag, self.wait, self.service, self.response = tallies
+        self.due = self.sent = self.unsent = self.received = self.lost = self.no_reply = 0
+        self.unsent_by: Counter[str] = Counter()
+        self.awaited = 0
+        """Messages of this second whose fate is open."""
+        self.passed = False
+        """Whether the schedule is beyond this second."""
+
+
+class Recorder:
+    """All counts of one worker, and the lines made of them.
+
+    `live` counts by arrival for Prometheus; histograms there are filled when a second is settled.
+    """
+
+    def __init__(self, live: Counters) -> None:
+        self.live = live
+        self.attempted = self.opened = self.failed = self.closed = 0
+        self.connects_late = self.reconnects = self.unexpected = 0
+        self.bytes_sent = self.bytes_received = 0
+        self.errors: Counter[str] = Counter()
+        self.handshake = Tally()
+        self.recent = Tally()
+        """Response times of the replies that came since the last live line."""
+        self._seconds: deque[DueSecond] = deque()
+        self._spare: list[tuple[Tally, Tally, Tally, Tally]] = []
+        self._snapshots: dict[int, dict[str, Any]] = {}
+        self._settled = dict.fromkeys(MESSAGE_COUNTERS, 0)
+        self._unsent: Counter[str] = Counter()
+
+    # --- events of connections ---
+
+    def error(self, kind: str) -> None:
+        """A connect that failed or a connection that broke."""
+        self.errors[kind] += 1
+        self.live.errors[kind] += 1
+
+    # --- events of messages ---
+
+    def second(self, number: int) -> DueSecond:
+        """The record of the second that the schedule enters; all earlier ones are passed."""
+        if self._seconds:
+            self._seconds[-1].passed = True
+        tallies = self._spare.pop() if self._spare else (Tally(), Tally(), Tally(), Tally())
+        entered = DueSecond(number, tallies)
+        self._seconds.append(entered)
+        return entered
+
+    def turn(self, second: DueSecond, lag_ns: int) -> None:
+        """The schedule has reached a message."""
+        second.due += 1
+        second.awaited += 1
+        second.lag.add(lag_ns)
+        self.live.messages_due += 1
+
+    def never_reached(self, second: DueSecond, messages: int) -> None:
+        """Due messages that the schedule did not come to."""
+        second.due += messages
+        second.awaited += messages
+        self.live.messages_due += messages
+        for _ in range(messages):
+            self.unsent(second, "generator_late")
+
+    def sent(self, second: DueSecond, wait_ns: int, size: int) -> None:
+        """A message is with the kernel."""
+        second.sent += 1
+        second.wait.add(wait_ns)
+        self.bytes_sent += size
+        live = self.live
+        live.messages_sent += 1
+        live.bytes_sent += size
+        live.message_size.observe(size)
+
+    def unsent(self, second: DueSecond, reason: str) -> None:
+        """A due message will not be sent."""
+        second.unsent += 1
+        second.awaited -= 1
+        second.unsent_by[reason] += 1
+        self.live.messages_unsent[reason] += 1
+
+    def no_reply(self, second: DueSecond) -> None:
+        """A sent message has no reply to await."""
+        second.no_reply += 1
+        second.awaited -= 1
+
+    def reply(self, second: DueSecond, service_ns: int, response_ns: int) -> None:
+        """A reply in time. Its bytes are counted by `arrived`."""
+        second.received += 1
+        second.awaited -= 1
+        second.service.add(service_ns)
+        second.response.add(response_ns)
+        self.recent.add(response_ns)
+        self.live.messages_received += 1
+
+    def arrived(self, size: int) -> None:
+        """A whole message from the server, expected or not."""
+        self.bytes_received += size
+        self.live.bytes_received += size
+
+    def lost(self, second: DueSecond) -> None:
+        """A sent message will not be answered in time."""
+        second.lost += 1
+        second.awaited -= 1
+        self.live.messages_lost += 1
+
+    def stray(self) -> None:
+        """A reply that matches nothing outstanding."""
+        self.unexpected += 1
+        self.live.messages_unexpected += 1
+
+    @property
+    def awaited(self) -> int:
+        """Due messages whose fate is open."""
+        return sum(second.awaited for second in self._seconds)
+
+    # --- lines ---
+
+    def snapshot(self, second: int, pending: int, opened_now: int, cpu_s: float) -> None:
+        """Keep what counts by the clock, at the end of a second, for its line."""
+        self._snapshots[second] = self._by_clock(pending, opened_now, cpu_s)
+
+    def settled_lines(self) -> list[dict[str, Any]]:
+        """Lines of the seconds that have settled since the last call, in order."""
+        lines = []
+        while self._seconds and (head := self._seconds[0]).passed and not head.awaited:
+            if head.number not in self._snapshots:
+                break
+            lines.append(self._line(head, self._snapshots.pop(head.number)))
+            self._seconds.popleft()
+            # Taking the histograms left the tallies empty, ready for another second.
+            self._spare.append((head.lag, head.wait, head.service, head.response))
+        return lines
+
+    def final_line(self, second: int, pending: int, opened_now: int, in_flight: int, cpu_s: float) -> dict[str, Any]:
+        """The whole load, seconds that never settled included. Nothing may be recorded afterwards."""
+        snapshot = self._by_clock(pending, opened_now, cpu_s)
+        line: dict[str, Any] | None = None
+        histograms: dict[str, Histogram] = {}
+        for rest in [*self._seconds, DueSecond(second, (Tally(), Tally(), Tally(), Tally()))]:
+            line = self._line(rest, snapshot)
+            for name, wire in line["histograms"].items():
+                histograms.setdefault(name, Histogram()).add(Histogram.from_wire(wire))
+        assert line is not None
+        line["second"] = second
+        line["counters"]["messages_in_flight"] = in_flight
+        line["histograms"] = {name: histogram.to_wire() for name, histogram in histograms.items()}
+        return line
+
+    def _by_clock(self, pending: int, opened_now: int, cpu_s: float) -> dict[str, Any]:
+        return {
+            "counters": {
+                "connections_attempted": self.attempted,
+                "connections_opened": self.opened,
+                "connections_failed": self.failed,
+                "connections_pending": pending,
+                "connections_closed": self.closed,
+                "connections_open": opened_now,
+                "connects_late": self.connects_late,
+                "messages_unexpected": self.unexpected,
+                "bytes_sent": self.bytes_sent,
+                "bytes_received": self.bytes_received,
+                "reconnects": self.reconnects,
+            },
+            "errors": {kind: n for kind, n in self.errors.items() if n},
+            "handshake": self.handshake.take(),
+            "cpu_s": cpu_s,
+        }
+
+    def _line(self, second: DueSecond, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """Counters are cumulative, histograms are of this second alone: the parent adds them up."""
+        for name in MESSAGE_COUNTERS:
+            self._settled[name] += getattr(second, name.removeprefix("messages_"))
+        self._unsent.update(second.unsent_by)
+        histograms = {
+            "scheduler_lag": second.lag.take(),
+            "write_wait": second.wait.take(),
+            "service_time": second.service.take(),
+            "response_time": second.response.take(),
+            "handshake": snapshot.pop("handshake", Histogram()),
+        }
+        _pour(histograms["response_time"], self.live.message_latency)
+        _pour(histograms["scheduler_lag"], self.live.scheduler_lag)
+        _pour(histograms["handshake"], self.live.handshake)
+        return {
+            "second": second.number,
+            "counters": snapshot["counters"] | self._settled,
+            "errors": snapshot["errors"],
+            "unsent": dict(self._unsent),
+            "histograms": {name: h.to_wire() for name, h in histograms.items() if h.count},
+            "cpu_s": snapshot["cpu_s"],
+        }
+
+
+def _pour(histogram: Histogram, buckets: Buckets) -> None:
+    """Into a Prometheus histogram: by each bucket's middle, the sum exact. Quantiles of it are approximate anyway."""
+    bounds, counts = buckets.bounds, buckets.counts
+    place = 0
+    for index in sorted(histogram.buckets):
+        low, high = bucket_bounds(index)
+        middle = (low + high) // 2
+        while place < len(bounds) and middle > bounds[place]:
+            place += 1
+        counts[place] += histogram.buckets[index]
+    counts[-1] += histogram.overflow
+    buckets.total += histogram.sum_ns

@@ -1,0 +1,74 @@
+"""The order in which a worker's clients have their turns: `Pacing.timetable`, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from wsnode.core.pacing import Pacing, Share
+
+NEVER = 1 << 62
+
+
+class _Numbered(Protocol):
+    @property
+    def number(self) -> int: ...
+
+
+C = TypeVar("C", bound=_Numbered)
+
+
+class Schedule(Generic[C]):
+    """Walks through all messages of a share in order of due time. A step costs O(1); setting up O(clients log clients).
+
+    `due` is the next message's due time (ns from the origin), `client` whose it is; `due` is NEVER at the end.
+    """
+
+    __slots__ = ("_base", "_connects", "_members", "_phases", "_place", "client", "due", "end_ns", "interval_ns")
+
+    def __init__(self, pacing: Pacing, clients: Sequence[C]) -> None:
+        order = sorted((pacing.phase_of(client.number), place) for place, client in enumerate(clients))
+        self.interval_ns = pacing.interval_ns
+        self.end_ns = pacing.end_ns
+        self._phases = [phase for phase, _ in order]
+        self._members = [clients[place] for _, place in order]
+        self._connects = [pacing.connect_due(client.number) for client in self._members]
+        self._place = -1
+        self._base = 0
+        self.due = NEVER
+        self.client: C = clients[0]
+        if self.interval_ns and self._members:
+            self.step()
+
+    def step(self) -> None:
+        """On to the next message."""
+        place, base = self._place, self._base
+        while True:
+            place += 1
+            if place == len(self._phases):
+                place = 0
+                base += self.interval_ns
+            due = base + self._phases[place]
+            if due >= self.end_ns:
+                self.due = NEVER
+                break
+            if due >= self._connects[place]:  # else the client has not been planned to connect yet
+                self.due = due
+                self.client = self._members[place]
+                break
+        self._place, self._base = place, base
+
+    def stop(self, at_ns: int) -> None:
+        """Nothing is due from `at_ns` on."""
+        self.end_ns = min(self.end_ns, at_ns)
+        if self.due >= self.end_ns:
+            self.due = NEVER
+
+
+def connect_order(pacing: Pacing, share: Share) -> list[tuple[int, int]]:
+    """(due, place in the share) of every connect that is due before the end."""
+    return [
+        (due, place)
+        for place, number in enumerate(share.clients())
+        if (due := pacing.connect_due(number)) < pacing.end_ns
+    ]

@@ -1,0 +1,365 @@
+"""One process of a load generator: keeps the schedule, owns its clients, reports every second.
+
+Its parent is `wsnode.load.load.Load`. Orders: `{"do": "go", "at": ns}`, `{"do": "stop", "drain": bool}`. It answers
+`{"ready": true}`, then `{"line": …}` for each settled second, `{"live": …}` each second, and `{"end": …}` at last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections import deque
+from time import monotonic_ns
+from typing import Any
+
+import uvloop
+
+from wsnode.core.metrics import for_job
+from wsnode.core.scenario import Plan
+from wsnode.load.client import IDLE, Address, Client, Setting
+from wsnode.load.recorder import NS, DueSecond, Recorder
+from wsnode.load.schedule import NEVER, Schedule, connect_order
+from wsnode.load.timer import Timer
+from wsnode.telemetry import Layout, LoopMonitor, SharedTable
+from wsnode.workers import Assignment, Control
+
+BURST = 128
+"""Turns and connects in one go before replies are read: bounds how long a late schedule keeps the loop."""
+GRAIN_NS = 250_000
+"""Turns due within this time of each other share one wake-up; the later ones come late, by less than this."""
+SWEEP_NS = 100_000_000
+SWEEPS = 5
+"""Each client is looked at once in SWEEPS × SWEEP_NS for replies that are overdue."""
+CONNECT_LATE_NS = 50_000_000
+GRACE_NS = 50_000_000
+"""How long after the end a message due before it may still have its turn: a last one that is a little late is sent."""
+QUIET_NS = 250_000_000
+"""The drain ends once nothing has been outstanding for this long: a doubled reply would have come."""
+CLOSE_DEADLINE_S = 3.0
+
+
+class Worker:
+    """A share of a run's clients, kept on schedule by one timer."""
+
+    def __init__(self, plan: Plan, address: Address, recorder: Recorder, control: Control) -> None:
+        scenario = plan.scenario
+        self._control = control
+        self._recorder = recorder
+        self._pacing = scenario.pacing()
+        self._connecting: set[Client] = set()
+        self._opened: set[Client] = set()
+        self._setting = Setting(
+            address=address,
+            recorder=recorder,
+            match=scenario.effective_match,
+            binary=scenario.message_type == "binary",
+            size=scenario.size_bytes,
+            max_in_flight=scenario.max_in_flight,
+            queue_while_down=scenario.while_down == "queue",
+            reply_timeout_ns=round(scenario.reply_timeout_s * NS),
+            connect_timeout_s=scenario.connect_timeout_s,
+            reconnect=self._plan_reconnect if scenario.reconnect else None,
+            connecting=self._connecting,
+            opened=self._opened,
+        )
+        self._clients = [Client(number, self._setting) for number in plan.share.clients()]
+        self._schedule = Schedule(self._pacing, self._clients)
+        self._connects = deque(connect_order(self._pacing, plan.share))
+        self._reconnect_delay_ns = round(scenario.reconnect_delay_s * NS)
+        self._reconnects: deque[tuple[int, Client]] = deque()
+        """(when, client), in order, since the delay is the same for all."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drain_ns = scenario.drain_s * NS
+        self._origin = 0
+        self._second: DueSecond | None = None
+        self._tick_second = 0
+        """Whole seconds of the load that are over."""
+        self._stop_ns = self._pacing.end_ns
+        self._drain_until: int | None = None
+        self._quiet_since: int | None = None
+        self._sweep_at = 0
+        self._sweep_place = 0
+        self._first_connect: tuple[int, int] | None = None
+        self._ended = asyncio.Event()
+        self._cpu_before_ns = 0
+        self._collected_at = 0
+        self._timer = Timer(self._tick)
+
+    # --- orders ---
+
+    def go(self, origin_ns: int) -> None:
+        """Begin: `origin_ns` on the monotonic clock is second 0."""
+        self._origin = origin_ns
+        # What is alive now stays for the whole load; looking at it again and again would cost milliseconds a time.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._cpu_before_ns = time.process_time_ns()
+        self._timer.set(origin_ns)
+
+    def _cpu_s(self) -> float:
+        """CPU time since the begin."""
+        return (time.process_time_ns() - self._cpu_before_ns) / NS
+
+    def stop(self, drain: bool) -> None:
+        """End the load now; without a drain what is awaited stays in flight."""
+        if self._origin == 0:
+            self._ended.set()
+            return
+        self._stop_ns = min(self._stop_ns, max(0, monotonic_ns() - self._origin))
+        self._schedule.stop(self._stop_ns)
+        if not drain:
+            self._drain_ns = 0
+        self._timer.set(monotonic_ns())
+
+    async def ended(self) -> None:
+        """Returns when every client is closed and the last line is sent."""
+        await self._ended.wait()
+
+    # --- the schedule ---
+
+    def _tick(self) -> None:
+        now = monotonic_ns() - self._origin
+        if self._drain_until is None:
+            now, behind = self._turns(now)
+            behind = self._begin_connects(now) or behind
+        else:
+            behind = False
+        self._end_seconds(now)
+        if now >= self._sweep_at:
+            self._sweep(now)
+        if self._drain_until is None and now >= self._stop_ns:
+            self._schedule.stop(self._stop_ns)
+            if self._schedule.due == NEVER or now >= self._stop_ns + GRACE_NS:
+                self._begin_drain(now)
+        if self._drain_until is not None and self._drained(now):
+            asyncio.get_running_loop().create_task(self._finish(now))
+            return
+        self._timer.set(self._origin + (now if behind else self._next_wake(now)))
+
+    def _turns(self, now: int) -> tuple[int, bool]:
+        """Give every due message its turn. Returns the time afterwards, and whether some are left for the next tick."""
+        schedule, recorder, left = self._schedule, self._recorder, BURST
+        stop = self._stop_ns
+        while (due := schedule.due) <= now:
+            if now >= stop + GRACE_NS:
+                # The end is long past and these never had a turn: _begin_drain counts them.
+                return now, False
+            second = self._second
+            number = due // NS + 1
+            if second is None or second.number != number:
+                second = self._enter(number)
+            client = schedule.client
+            recorder.turn(second, now - due)
+            now = client.turn(second, now + self._origin) - self._origin
+            schedule.step()
+            left -= 1
+            if not left:
+                # Time has gone by; what is due meanwhile goes first next time, after reading what has come.
+                return now, schedule.due <= now
+        return now, False
+
+    def _enter(self, number: int) -> DueSecond:
+        """The record of a second, and of those before it in which nothing was due."""
+        last = self._second.number if self._second else 0
+        second = self._second
+        for between in range(last + 1, number + 1):
+            second = self._recorder.second(between)
+        assert second is not None
+        self._second = second
+        return second
+
+    def _begin_connects(self, now: int) -> bool:
+        loop, left = asyncio.get_running_loop(), BURST
+        while left and self._reconnects and self._reconnects[0][0] <= now:
+            _, client = self._reconnects.popleft()
+            self._recorder.reconnects += 1
+            self._recorder.live.reconnects += 1
+            self._connect(loop, client)
+            left -= 1
+        while left and self._connects and self._connects[0][0] <= now:
+            due, place = self._connects.popleft()
+            begun = monotonic_ns() - self._origin
+            if begun - due > CONNECT_LATE_NS:
+                self._recorder.connects_late += 1
+            if self._first_connect is None:
+                self._first_connect = (due, begun)
+            self._connect(loop, self._clients[place])
+            left -= 1
+        return left == 0
+
+    def _connect(self, loop: asyncio.AbstractEventLoop, client: Client) -> None:
+        task = loop.create_task(client.connect())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _plan_reconnect(self, client: Client) -> None:
+        if self._drain_until is None:
+            self._reconnects.append((monotonic_ns() - self._origin + self._reconnect_delay_ns, client))
+
+    def _next_wake(self, now: int) -> int:
+        wake = min((self._tick_second + 1) * NS, self._sweep_at, self._stop_ns if self._drain_until is None else NEVER)
+        if self._drain_until is None:
+            due = min(
+                self._schedule.due,
+                self._connects[0][0] if self._connects else NEVER,
+                self._reconnects[0][0] if self._reconnects else NEVER,
+            )
+            if due < wake:
+                wake = max(due, now + GRAIN_NS)
+        else:
+            wake = min(wake, self._drain_until, now + 20_000_000)
+        return wake
+
+    # --- once a second ---
+
+    def _end_seconds(self, now: int) -> None:
+        recorder = self._recorder
+        ended = False
+        while (self._tick_second + 1) * NS <= now:
+            self._tick_second += 1
+            ended = True
+            if self._tick_second * NS <= self._stop_ns:
+                recorder.snapshot(self._tick_second, len(self._connecting), len(self._opened), self._cpu_s())
+        passed = min(now, self._schedule.due, self._stop_ns) // NS
+        if passed >= 1 and (self._second is None or self._second.number <= passed):
+            # The schedule is beyond these seconds, also where nothing was due in them.
+            self._enter(passed + 1)
+        if ended:
+            self._send_live()
+            if recorder.closed != self._collected_at:
+                # Ended connections are cycles, which only the collector frees; the young ones are few.
+                self._collected_at = recorder.closed
+                gc.collect(0)
+        for line in recorder.settled_lines():
+            if line["second"] * NS <= self._stop_ns:
+                self._control.send({"line": line})
+
+    def _send_live(self) -> None:
+        recorder = self._recorder
+        self._control.send(
+            {
+                "live": {
+                    "second": self._tick_second,
+                    "connections_open": len(self._opened),
+                    "sent": recorder.live.messages_sent,
+                    "received": recorder.live.messages_received,
+                    "outstanding": recorder.awaited,
+                    "errors": sum(recorder.errors.values()),
+                    "recent": recorder.recent.take().to_wire(),
+                }
+            }
+        )
+
+    def _sweep(self, now: int) -> None:
+        self._sweep_at = now + SWEEP_NS
+        moment = now + self._origin
+        for client in self._clients[self._sweep_place :: SWEEPS]:
+            if client.unsettled:
+                client.expire(moment)
+        self._sweep_place = (self._sweep_place + 1) % SWEEPS
+
+    # --- the end ---
+
+    def _begin_drain(self, now: int) -> None:
+        """No more sends. What was due and had no turn is the generator's fault, counted to the last."""
+        schedule, recorder = self._schedule, self._recorder
+        while schedule.due != NEVER:
+            number = schedule.due // NS + 1
+            second = self._second
+            if second is None or second.number != number:
+                second = self._enter(number)
+            recorder.never_reached(second, 1)
+            schedule.step()
+        for client in self._clients:
+            if client.unsettled:
+                client.give_up_sending()
+        self._drain_until = now + self._drain_ns
+
+    def _drained(self, now: int) -> bool:
+        assert self._drain_until is not None
+        if now >= self._drain_until:
+            if self._drain_ns:
+                for client in self._clients:
+                    client.expire(now + self._origin)
+            return True
+        if self._recorder.awaited:
+            self._quiet_since = None
+            return False
+        if self._quiet_since is None:
+            self._quiet_since = now
+        return now - self._quiet_since >= QUIET_NS
+
+    async def _finish(self, now: int) -> None:
+        # Connects that have not come to an end are pending for good.
+        self._timer.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for client in self._clients:
+            if client.state != IDLE:
+                client.close()
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                while self._opened:  # noqa: ASYNC110  at the end of a load a poll costs nothing
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass  # they stay counted as open
+        self._end_seconds(now)
+        recorder = self._recorder
+        in_flight = sum(client.in_flight for client in self._clients)
+        for client in self._clients:
+            client.abandon()
+        final = recorder.final_line(
+            max(1, -(-self._stop_ns // NS)),
+            len(self._connecting),
+            len(self._opened),
+            in_flight,
+            self._cpu_s(),
+        )
+        self._control.send({"end": {"final": final, "first_connect": self._first_connect}})
+        await self._control.drain()
+        self._ended.set()
+
+
+async def serve(assignment: Assignment) -> None:
+    """A worker's life."""
+    control = await assignment.open()
+    config: dict[str, Any] = assignment.config
+    layout = Layout(for_job("wsnode-agent"))
+    counters = layout.counters()
+    counters.descriptor_limit = assignment.descriptor_limit
+    monitor = None
+    if assignment.table_fd is not None and assignment.slot is not None:
+        table = SharedTable.attach(assignment.table_fd, layout)
+        monitor = LoopMonitor(counters, table.writer(assignment.slot, counters))
+        monitor.start()
+    try:
+        plan = Plan.model_validate(config["plan"])
+        worker = Worker(plan, Address.at(plan.url, *config["address"]), Recorder(counters), control)
+    except (OSError, ValueError) as error:
+        control.send({"failed": str(error)})
+        await control.drain()
+        return
+    control.send({"ready": True})
+    orders = asyncio.create_task(_obey(worker, control))
+    await worker.ended()
+    orders.cancel()
+    if monitor is not None:
+        monitor.stop()
+    await control.drain()
+    control.close()
+
+
+async def _obey(worker: Worker, control: Control) -> None:
+    while (order := await control.receive()) is not None:
+        if order["do"] == "go":
+            worker.go(order["at"])
+        elif order["do"] == "stop":
+            worker.stop(order["drain"])
+    # The parent is gone, so nobody is left to report to.
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(Assignment.take()))
