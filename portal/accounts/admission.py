@@ -1,0 +1,67 @@
+"""The first administrator, and tokens for machines."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from django.db import transaction
+
+from portal.accounts.models import ApiToken, User
+
+
+class Admission(NamedTuple):
+    """Who may come in; the password only when it was made just now."""
+
+    username: str
+    password: str | None
+
+
+class NoSuchUser(ValueError):
+    """The message names the user and how to make one."""
+
+
+def ensure_admin(username: str) -> Admission:
+    """Make the first administrator, with a generated password, where no active superuser exists."""
+    with transaction.atomic():
+        first = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        if first is not None:
+            return Admission(first.username, None)
+        password = secrets.token_urlsafe(15)
+        user, _ = User.objects.get_or_create(username=username)
+        user.is_superuser = user.is_staff = user.is_active = True
+        user.set_password(password)
+        user.save()
+    return Admission(username, password)
+
+
+def issue_token(username: str, name: str, lifetime: timedelta | None) -> str:
+    """A new token's text.
+
+    Raises:
+        NoSuchUser: no active user has that name.
+    """
+    user = User.objects.filter(username=username, is_active=True).first()
+    if user is None:
+        raise NoSuchUser(f"no active user {username!r}: make the first one with `manage ensure_admin`")
+    return ApiToken.objects.issue(user, name, lifetime)[1]
+
+
+def keep_token(file: Path, username: str, name: str) -> str:
+    """The living token in a file of ours; else a new one, written there, readable by its owner only."""
+    try:
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if text and (token := ApiToken.objects.authenticate(text)) and token.user.username == username:
+        return text
+    text = issue_token(username, name, None)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text + "\n")
+    draft.replace(file)
+    return text

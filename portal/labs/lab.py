@@ -1,0 +1,125 @@
+"""`lab.json`: the hosts as the portal knows them. The inventory's export or the embedded stack writes it; this model is
+its one definition, and it holds no secret.
+
+A change of shape raises `SCHEMA_VERSION` and the golden file in `tests/contract/` in the same commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$", max_length=500)]
+WsUrl = Annotated[str, Field(pattern=r"^wss?://[^\s/]+\S*$", max_length=500)]
+ScrapeJob = Literal["wsnode-server", "wsnode-agent", "node"]
+
+
+class LabError(ValueError):
+    """`lab.json` cannot be used. The message names the file, what is wrong with it and how to get a right one."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabHost(_Part):
+    """A host that takes part in runs."""
+
+    name: Name
+    role: Literal["server", "load_generator"]
+    transport: Literal["local", "ssh"]
+    address: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Port | None = None
+    """SSH port."""
+    user: str | None = None
+    host_keys: tuple[str, ...] = ()
+    """OpenSSH public keys, verified at enrolment."""
+    proxy_jump: str | None = None
+    socket: Annotated[str, Field(pattern=r"^/")]
+    """The agent's Unix socket on that host."""
+    metrics_ports: dict[ScrapeJob, Port] = {}
+    ws_url: WsUrl | None = None
+    """Where a server takes connections; a behaviour's path is appended."""
+
+
+class Target(_Part):
+    """A team's own server, measured instead of wsnode's."""
+
+    name: Name
+    ws_url: WsUrl
+
+
+class Lab(_Part):
+    """A lab: hosts on one physical machine or several, and where its monitoring answers."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    lab: Name
+    machine: Name
+    """What the physical machine is called: one run at a time is active on it."""
+    hosts: Annotated[tuple[LabHost, ...], Field(min_length=1)]
+    targets: tuple[Target, ...] = ()
+    prometheus_url: HttpUrl | None = None
+    grafana_url: HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Self:
+        twice = [name for name, n in Counter(host.name for host in self.hosts).items() if n > 1]
+        if twice:
+            raise ValueError(f"hosts: the name {twice[0]!r} is there twice")
+        servers = [host for host in self.hosts if host.role == "server"]
+        if len(servers) != 1:
+            raise ValueError(f"hosts: {len(servers)} with the role server, wanted exactly one")
+        if servers[0].ws_url is None:
+            raise ValueError(f"hosts: the server {servers[0].name} has no ws_url, such as ws://127.0.0.1:3000")
+        if not self.load_generators:
+            raise ValueError("hosts: none with the role load_generator, wanted at least one")
+        return self
+
+    @property
+    def server(self) -> LabHost:
+        """The host of the measured server."""
+        return next(host for host in self.hosts if host.role == "server")
+
+    @property
+    def load_generators(self) -> tuple[LabHost, ...]:
+        """In the order in which clients are dealt to them."""
+        return tuple(host for host in self.hosts if host.role == "load_generator")
+
+    def run_url(self, behaviour: str) -> str:
+        """Where the clients of a scenario connect to."""
+        assert self.server.ws_url is not None
+        return f"{self.server.ws_url.rstrip('/')}/{behaviour}"
+
+
+def load_lab(file: Path) -> Lab:
+    """Read `lab.json`.
+
+    Raises:
+        LabError: it is missing, no JSON, of another schema version, or a value in it is wrong.
+    """
+    repair = "start the stack (./wslab up) or export the inventory (playbooks/export_lab), or set WSLAB_LAB"
+    try:
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise LabError(f"{file}: {error.strerror}; {repair}") from error
+    except ValueError as error:
+        raise LabError(f"{file} is not JSON: {error}; {repair}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise LabError(f"{file}: schema_version is {version!r}, wanted {SCHEMA_VERSION}; {repair}")
+    try:
+        return Lab.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"]
+            for item in error.errors(include_url=False)
+        ]
+        raise LabError(f"{file}: {'; '.join(lines)}") from error
