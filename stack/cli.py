@@ -1,0 +1,307 @@
+"""The commands. Imports nothing but the standard library until a command needs more: `--help` and `down` work under any
+Python >= 3.12, before there is a .venv."""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from stack import dotenv, paths
+from stack.errors import StackError
+
+NEEDS = {
+    "demo": "portal",
+    "up": "portal",
+    "run": "portal",
+    "manage": "portal",
+    "status": "any",
+    "down": "any",
+    "open": "any",
+    "test": "dev",
+    "check": "dev",
+}
+"""Which environment a command needs: the portal's lock, the developer's, or `any` that has been made."""
+
+_PASS_THROUGH = ("test", "manage")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        where = self.prog.removeprefix("./wslab").strip()
+        help_for = f"./wslab {where} --help" if where else "./wslab --help"
+        self.exit(2, f"wslab: {message}\n  fix: see {help_for}\n")
+
+
+class _Top(_Parser):
+    def format_help(self) -> str:
+        return (paths.ROOT / "stack" / "help.txt").read_text(encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Top(prog="./wslab", allow_abbrev=False)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            description=text,
+            epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    demo = add(
+        "demo",
+        "Start the lab, run `smoke` through the queue, show the result. The lab stays up until Ctrl-C.\n"
+        "A lab that is up already is used, and left as it is.",
+        "./wslab demo",
+        "./wslab demo --exit --json result.json; echo $?",
+    )
+    demo.add_argument("--exit", action="store_true", help="end after the run, with its exit code")
+    _result_options(demo)
+
+    up = add("up", "Start the lab; come back when all of it is healthy.", "./wslab up", "./wslab up --foreground")
+    up.add_argument("--foreground", action="store_true", help="stay and show what happens; Ctrl-C stops the lab")
+
+    add("down", "Stop the lab in order. A run that is active is cancelled first.", "./wslab down")
+
+    status = add(
+        "status",
+        "Each process with its state, asked now; and whether a run is active.\n"
+        "Exit code: 0 all is well, 1 something is not, 3 the lab is down.",
+        "./wslab status",
+        "./wslab status --json",
+    )
+    status.add_argument("--json", action="store_true", help="machine-readable")
+
+    opening = add(
+        "open",
+        "Open a page in the browser; without a display, print its address.",
+        "./wslab open",
+        "./wslab open prometheus",
+    )
+    opening.add_argument("what", nargs="?", choices=("portal", "dashboards", "prometheus"), default="portal")
+
+    run = add(
+        "run",
+        "Queue a run. With --wait (or --json) follow it to its result; Ctrl-C then cancels it.",
+        "./wslab run smoke --wait",
+        "./wslab run basic --set clients=500 --set duration_s=60 --subject echo@1.2 --wait --json result.json",
+        "./wslab run ./my-scenario.yaml",
+        "./wslab run stress --accept-partial --wait",
+    )
+    run.add_argument("scenario", metavar="SCENARIO", help="a scenario's name, or a YAML file with one")
+    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
+    run.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, for comparing versions")
+    run.add_argument("--accept-partial", action="store_true", help="run even where nothing is left for a window")
+    run.add_argument("--wait", action="store_true", help="follow the run; the exit code is the run's")
+    _result_options(run)
+
+    add(
+        "test",
+        "Run the tests; everything after `test` goes to pytest.",
+        "./wslab test",
+        "./wslab test tests/stack -k port",
+    )
+    add("check", "Formatting, lint, types, architecture, YAML, templates, shell, Prometheus.", "./wslab check")
+    add(
+        "manage",
+        "The portal's management commands, with the lab's environment.",
+        "./wslab manage changepassword admin",
+        "./wslab manage help",
+    )
+
+    hidden = commands.add_parser("supervise", parents=[], add_help=False)
+    hidden.add_argument("--report-fd", type=int)
+    hidden.add_argument("--parent", type=int)
+    return top
+
+
+def _result_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", metavar="FILE", help="write the machine-readable result there")
+    command.add_argument(
+        "--strict", action="store_true", help="a suspect measurement is exit code 3, as an invalid one"
+    )
+
+
+def passes_through(argv: list[str]) -> bool:
+    """Whether all that follows the command is another program's to understand."""
+    return bool(argv) and argv[0] in _PASS_THROUGH and argv[1:2] not in (["--help"], ["-h"])
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Understand the command line, or leave with exit code 2 (0 after --help).
+
+    Raises:
+        StackError: there is no such command.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in (*NEEDS, "supervise"):
+        near = difflib.get_close_matches(argv[0], NEEDS, 1)
+        raise StackError(f"there is no command {argv[0]!r}", f"./wslab {near[0]}" if near else "see ./wslab --help")
+    return parser().parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Carry out a command; its exit code."""
+    try:
+        dotenv.load(paths.ROOT / ".env")
+        if passes_through(argv):
+            return _test(argv[1:]) if argv[0] == "test" else _manage(argv[1:])
+        return _command(parse(argv))
+    except StackError as error:
+        print(error.show(), file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("\nwslab: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _command(given: argparse.Namespace) -> int:
+    match given.command:
+        case "demo":
+            return _demo(given)
+        case "up":
+            return _up(given)
+        case "down":
+            return _down()
+        case "status":
+            return _status(given)
+        case "open":
+            return _open(given)
+        case "run":
+            return _run(given)
+        case "check":
+            from stack.checks import check
+
+            return check()
+        case "supervise":
+            return _supervise(given)
+    raise AssertionError(given.command)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from stack import runs
+    from stack.demo import demo
+
+    file = runs.json_path(given.json)
+    return demo(paths.make_state_dir(), leave=given.exit, file=file, strict=given.strict)
+
+
+def _up(given: argparse.Namespace) -> int:
+    from stack import events, lifecycle, status, supervisor
+    from stack.terminal import Progress
+
+    state = paths.make_state_dir()
+    if given.foreground:
+        code = supervisor.supervise(state, lambda event: print(events.words(event, secret=True), flush=True))
+        if code == 75:
+            raise StackError("the lab is up already", "./wslab status, or ./wslab down first")
+        return code
+    starting = lifecycle.Starting(state, bound=False, progress=Progress())
+    try:
+        found = starting.wait()
+    except KeyboardInterrupt:
+        if starting.ours:
+            lifecycle.stop(state, starting.progress)
+        raise
+    print("the lab is up" if starting.ours else "the lab is up already")
+    print(status.addresses(found, starting.admin))
+    return 0
+
+
+def _down() -> int:
+    from stack.demo import take_down
+    from stack.terminal import Progress
+
+    state = paths.state_dir()
+    if not state.exists() or not take_down(state, Progress()):
+        print("the lab was not up")
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    from stack import status
+
+    now = status.status(paths.state_dir())
+    print(json.dumps(now, indent=1) if given.json else status.show_status(now))
+    if now["phase"] == "down":
+        return 3
+    return 0 if now["healthy"] else 1
+
+
+def _open(given: argparse.Namespace) -> int:
+    from stack import lifecycle, status
+
+    urls = lifecycle.running(paths.state_dir()).urls
+    url = {
+        "portal": urls["portal"],
+        "dashboards": os.environ.get("GRAFANA_URL") or urls["grafana"],
+        "prometheus": urls["prometheus"],
+    }[given.what]
+    if url is None:
+        if given.what == "dashboards":
+            raise StackError(
+                "there are no dashboards: no grafana-server on PATH",
+                "install Grafana and ./wslab down, up; or GRAFANA_URL=…; the run page holds each query to copy",
+            )
+        raise StackError("Prometheus does not run here", "./wslab status says why")
+    print(f"opening {url}" if status.browse(url) else url)
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    from stack import lifecycle, runs
+    from stack.client import Portal
+    from stack.terminal import Progress
+
+    scenario, changes = runs.read_scenario(given.scenario), runs.read_changes(given.set)
+    subject, file = runs.read_subject(given.subject), runs.json_path(given.json)
+    state = paths.state_dir()
+    portal = Portal.of(lifecycle.running(state), state)
+    run = portal.queue(scenario, changes, subject, given.accept_partial)
+    print(f"run {run['run_id']} is {run['state']}: {run['url']}", flush=True)
+    if not given.wait and file is None:
+        return 0
+    try:
+        ended = runs.follow(portal, run["run_id"], Progress())
+    except KeyboardInterrupt:
+        print(f"\nwslab: left; the run may go on: {run['url']}", file=sys.stderr)
+        return runs.NOT_RUN
+    return runs.finish(portal, ended, file, strict=given.strict)
+
+
+def _supervise(given: argparse.Namespace) -> int:
+    import signal
+
+    from stack import events, procfs, supervisor
+
+    if given.parent is not None:
+        procfs.die_with_parent(given.parent, signal.SIGTERM)
+    return supervisor.supervise(paths.make_state_dir(), events.Reporter(sys.stdout, given.report_fd))
+
+
+def _test(arguments: list[str]) -> int:
+    sys.stdout.flush()
+    os.chdir(paths.ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+
+
+def _manage(arguments: list[str]) -> int:
+    from stack import broker, record
+
+    state = paths.make_state_dir()
+    found = record.read(state)
+    environment = {**os.environ, "WSLAB_STATE": str(state), "WSLAB_LAB": str(state / "lab.json")}
+    if found is not None and found.supervised:
+        environment |= {"WSLAB_BROKER_URL": found.data["broker_url"], "WSLAB_PORTAL_URL": str(found.urls["portal"])}
+    else:
+        environment.setdefault("WSLAB_BROKER_URL", broker.url(Path("/nonexistent/broker.sock")))
+    os.chdir(paths.ROOT)
+    os.execve(sys.executable, [sys.executable, "-m", "portal.manage", *arguments], environment)  # noqa: S606
