@@ -7,7 +7,7 @@ of two seconds. Percentiles come from merged counts, never from averages.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from wsnode.core.histogram import Histogram
 from wsnode.core.protocol import HISTOGRAMS, Counters, HostSecond, Second
@@ -94,23 +94,31 @@ def since(later: Second, earlier: Second | None) -> Second:
     )
 
 
+class Identity(NamedTuple):
+    """One accounting identity of DESIGN.md: the left counter is the sum of the right ones."""
+
+    left: str
+    right: tuple[str, ...]
+
+    def sides(self, counters: Counters) -> tuple[int, int]:
+        """The left count, and what the right ones add up to."""
+        return getattr(counters, self.left), sum(getattr(counters, name) for name in self.right)
+
+
+IDENTITIES = (
+    Identity("messages_due", ("messages_sent", "messages_unsent")),
+    Identity("messages_sent", ("messages_received", "messages_lost", "messages_in_flight", "messages_no_reply")),
+    Identity("connections_attempted", ("connections_opened", "connections_failed", "connections_pending")),
+    Identity("connections_opened", ("connections_closed", "connections_open")),
+)
+
+
 def broken_identities(counters: Counters) -> list[str]:
-    """The accounting identities of DESIGN.md that do not hold, with their numbers."""
-    c = counters
-    identities = (
-        ("messages_due", c.messages_due, "sent + unsent", c.messages_sent + c.messages_unsent),
-        (
-            "messages_sent",
-            c.messages_sent,
-            "received + lost + in_flight + no_reply",
-            c.messages_received + c.messages_lost + c.messages_in_flight + c.messages_no_reply,
-        ),
-        (
-            "connections_attempted",
-            c.connections_attempted,
-            "opened + failed + pending",
-            c.connections_opened + c.connections_failed + c.connections_pending,
-        ),
-        ("connections_opened", c.connections_opened, "closed + open", c.connections_closed + c.connections_open),
-    )
-    return [f"{left} {a:,} is not {right} {b:,}" for left, a, right, b in identities if a != b]
+    """The identities that do not hold, with their numbers."""
+    broken = []
+    for identity in IDENTITIES:
+        left, right = identity.sides(counters)
+        if left != right:
+            terms = " + ".join(name.partition("_")[2] for name in identity.right)
+            broken.append(f"{identity.left} {left:,} is not {terms} {right:,}")
+    return broken
