@@ -267,14 +267,15 @@ class SharedTable:
     def _cells(self, slot: int) -> list[int]:
         start = self.start_of(slot)
         first, end = start + _SLOT_HEADER_WORDS, start + self._width
-        for attempt in range(10):
+        for attempt in range(50):
             before = self.words[start + _SEQUENCE]
-            cells = self.words[first:end].tolist()
+            copy = bytes(self.words[first:end])
             if before % 2 == 0 and self.words[start + _SEQUENCE] == before:
-                return cells
+                break
             if attempt > 2:
-                time.sleep(0.001)
-        return cells  # its writer was stopped in the middle: each cell is an old or a new value, and none is torn
+                time.sleep(0.0002)
+        # Never even: its writer died in the middle. Each cell is then an old or a new value, and none is torn
+        return memoryview(copy).cast("Q").tolist()
 
     def _fold(self, slot: int) -> None:
         cells = self._cells(slot)

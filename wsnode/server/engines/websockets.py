@@ -22,7 +22,7 @@ from wsnode.server.paths import Echo, Refusal, Room
 from wsnode.server.rooms import Rooms
 
 OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
 RECEIVE_QUEUE = 16
 """Frames read ahead of the handler before reading pauses."""
 WRITE_LIMIT = 32 * 1024
