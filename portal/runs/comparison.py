@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from portal.runs.environment import facts
+from portal.runs.environment import part
 from portal.runs.figures import NONE, figure, percentile
 from wsnode.core.result import DEFINITIONS, Definition, Result
 
@@ -172,7 +172,7 @@ def _environment(environments: Environments) -> dict[str, str]:
     return {
         f"{host} · {name}": text
         for host, environment in environments.items()
-        for name, text in facts(environment).items()
+        for name, text in part(environment).items()
     }
 
 

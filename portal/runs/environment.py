@@ -1,9 +1,12 @@
-"""What was found on a host, as lines that can be read and compared (form: `wsnode.core.environment`)."""
+"""What was found on a host, as lines that can be read and compared. A reading has two parts (`wsnode.environment`):
+`stable` facts, which are compared, and `volatile` ones, which move by nature."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Facts = Mapping[str, Any]
 
 
 class Change(NamedTuple):
@@ -14,20 +17,20 @@ class Change(NamedTuple):
     end: str
 
 
-def facts(environment: Mapping[str, Any], kind: str = "stable") -> dict[str, str]:
-    """The facts of one kind as text, in order of name; `volatile` ones move by nature."""
-    return {name: text(value) for name, value in sorted((environment.get(kind) or {}).items())}
+def part(reading: Mapping[str, Any], kind: Literal["stable", "volatile"] = "stable") -> dict[str, str]:
+    """One part of a reading as text, in order of name; empty where nobody has read the host."""
+    found = reading.get(kind)
+    return {name: text(value) for name, value in sorted(found.items())} if isinstance(found, Mapping) else {}
 
 
-def changes(begin: Mapping[str, Any], end: Mapping[str, Any], kind: str = "stable") -> list[Change]:
-    """The facts that differ between begin and end; none where either was not read."""
-    before, after = facts(begin, kind), facts(end, kind)
-    if not before or not after:
+def changes(begin: Facts, end: Facts) -> list[Change]:
+    """The facts that differ between two parts; none where either was not read."""
+    if not begin or not end:
         return []
     return [
-        Change(name, before.get(name, "absent"), after.get(name, "absent"))
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        Change(name, text(begin.get(name)), text(end.get(name)))
+        for name in sorted(begin.keys() | end.keys())
+        if text(begin.get(name)) != text(end.get(name))
     ]
 
 
