@@ -26,14 +26,13 @@ from wsnode.core.summary import HostRun, run_counters, summarise
 from wsnode.environment import environment
 from wsnode.exposition import Exposition
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
-from wsnode.load.report import duration, exit_code, rate, render
+from wsnode.load.report import FOREVER_S, duration, exit_code, rate, render
 from wsnode.meter import HostMeter
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
 LEAD_NS = 200_000_000
 """From the order to begin to the origin: every worker has it by then."""
-FOREVER_S = 604_800
 EXAMPLES = """\
 examples:
   wsnode load ws://127.0.0.1:3000/echo --clients 100 --interval 200 --ramp-up 2 --duration 12 --rate 100
@@ -176,10 +175,10 @@ def _subject(text: str | None) -> Subject | None:
 
 
 async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None) -> Result:
+    address = await resolve(arguments.url)
     limit = raise_descriptor_limit()
     plan = Plan(scenario=scenario, url=arguments.url, count=scenario.clients)
     workers = arguments.workers or workers_for(plan, cores(), limit)
-    address = await resolve(arguments.url)
     layout = Layout(for_job("wsnode-agent"))
     table = SharedTable.create(layout, MAX_SLOTS)
     exposition = Exposition("wsnode-agent", table, workers)

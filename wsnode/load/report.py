@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from wsnode.core.result import DEFINITIONS, TOO_FEW, Latency, Result, UnknownSchema, read_result
 
 STATISTICS = ("p50", "p90", "p95", "p99", "p999", "max", "mean")
+FOREVER_S = 604_800
+"""Duration of a load that was asked to go on until it is stopped."""
 EXAMPLES = """\
 examples:
   wsnode report run.json                 show a result
@@ -50,12 +52,11 @@ def render(result: Result) -> str:
     scenario, counters, rates = result.scenario, result.counters, result.rates
     if result.subject is not None:
         lines.append(f"subject     {result.subject.name} {result.subject.version}")
+    until = "until stopped" if scenario.duration_s == FOREVER_S else f"duration {scenario.duration_s:,} s"
+    pace = f"every {scenario.interval_ms:,} ms, {scenario.size_bytes:,} bytes" if scenario.interval_ms else "idle"
     lines.append(
-        f"scenario    {scenario.name}: {scenario.clients:,} clients, every {scenario.interval_ms:,} ms, ramp-up "
-        f"{scenario.planned_ramp_s:g} s, duration {scenario.duration_s:,} s, {scenario.size_bytes:,} bytes"
-        if scenario.interval_ms
-        else f"scenario    {scenario.name}: {scenario.clients:,} idle clients, ramp-up {scenario.planned_ramp_s:g} s, "
-        f"duration {scenario.duration_s:,} s"
+        f"scenario    {scenario.name}: {scenario.clients:,} clients, {pace}, ramp-up {scenario.planned_ramp_s:g} s, "
+        + until
     )
     if result.window is not None:
         lines.append(f"window      {result.window.from_s} s to {result.window.to_s} s")
