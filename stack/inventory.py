@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stack.errors import StackError
-from stack.paths import ROOT, user_path
+from stack.paths import ROOT
 
 EXAMPLE = "inventory/local of a fresh clone"
 _GROUPS = {"servers": "server", "load_generators": "load_generator"}
@@ -52,9 +52,9 @@ def _port(path: Path, name: str, value: object) -> int:
 
 
 def _folder() -> Path:
-    """$WSLAB_INVENTORY, or inventory/local."""
+    """$WSLAB_INVENTORY (relative to the clone), or inventory/local."""
     given = os.environ.get("WSLAB_INVENTORY")
-    return user_path(given) if given else ROOT / "inventory" / "local"
+    return ROOT / given if given else ROOT / "inventory" / "local"
 
 
 def read(folder: Path | None = None) -> Inventory:

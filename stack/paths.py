@@ -28,9 +28,9 @@ def owner(path: Path) -> str:
 
 
 def state_dir() -> Path:
-    """$WSLAB_STATE, or `.wslab` in the clone. It need not exist."""
+    """$WSLAB_STATE (relative to the clone), or `.wslab` in the clone. It need not exist."""
     given = os.environ.get("WSLAB_STATE")
-    return user_path(given).absolute() if given else ROOT / ".wslab"
+    return ROOT / given if given else ROOT / ".wslab"
 
 
 def make_state_dir() -> Path:

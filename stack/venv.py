@@ -253,6 +253,8 @@ class _Builder:
             child.wait()
             self.progress.clear()
             raise
+        finally:
+            child.stdout.close()
         self.output.flush()
         if child.wait() != 0:
             self.progress.clear()
