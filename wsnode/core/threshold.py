@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 STATISTICS = ("min", "mean", "p50", "p90", "p95", "p99", "p999", "max")
@@ -19,8 +20,11 @@ RATES = {
 }
 COUNTS = {"connections_peak": "most connections open at the end of any second, over all hosts"}
 
-_UNITS = {"time": {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}, "ratio": {"%": 0.01, "": 1.0}}
-_EXPRESSION = re.compile(r"\s*([a-z_]+(?:\.[a-z0-9]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(%|[a-zµ]*|/s)\s*")
+_TIME = {"ns": Decimal("1e-9"), "us": Decimal("1e-6"), "µs": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1)}
+_RATIO = {"%": Decimal("0.01"), "": Decimal(1)}
+_RATE = {"/s": Decimal(1)}
+_COUNT = {"": Decimal(1)}
+_EXPRESSION = re.compile(r"\s*([a-z_]+(?:\.[a-z0-9]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
 
 
 class Threshold(NamedTuple):
@@ -52,21 +56,23 @@ class Threshold(NamedTuple):
                     f"threshold {text!r}: {name} needs a statistic, one of "
                     + ", ".join(f"{name}.{s}" for s in STATISTICS)
                 )
-            units = _UNITS["time"]
+            units = _TIME
         elif statistic:
             raise ValueError(f"threshold {text!r}: {name!r} has no statistics; {_known()}")
         elif name in RATIOS:
-            units = _UNITS["ratio"]
+            units = _RATIO
         elif name in RATES:
-            units = {"/s": 1.0}
+            units = _RATE
         elif name in COUNTS:
-            units = {"": 1.0}
+            units = _COUNT
         else:
             raise ValueError(f"threshold {text!r}: no metric {name!r}; {_known()}")
         if unit not in units:
             wanted = " or ".join(repr(u) if u else "none" for u in units)
             raise ValueError(f"threshold {text!r}: unit {unit!r}; {name} takes {wanted}")
-        return cls(metric, operator, float(number) * units[unit], f"{metric} {operator} {number}{unit}")
+        # In decimal, so that 9ms is the 0.009 s of a measured 9,000,000 ns, which 9 * 1e-3 is not.
+        limit = float(Decimal(number) * units[unit])
+        return cls(metric, operator, limit, f"{metric} {operator} {number}{unit}")
 
     def holds(self, value: float) -> bool:
         """Whether a value (in the metric's base unit) meets the demand."""
