@@ -26,7 +26,13 @@ class Share(NamedTuple):
     size: int
 
     def split(self, parts: int) -> list[Share]:
-        """Divide over `parts` takers, dealt in turn, so that each has its part of every second of the ramp-up."""
+        """Divide over `parts` takers, dealt in turn, so that each has its part of every second of the ramp-up.
+
+        Raises:
+            ValueError: there is no taker.
+        """
+        if parts < 1:
+            raise ValueError(f"{self.size} clients over {parts} takers: expected 1 or more")
         return [
             Share(self.first + self.step * part, self.step * parts, max(0, -(-(self.size - part) // parts)))
             for part in range(parts)
@@ -38,7 +44,11 @@ class Share(NamedTuple):
 
 
 def phase_ns(client: int, interval_ns: int, phase: Phase, seed: int = 0) -> int:
-    """Offset of a client's messages within the interval, 0 <= phase < interval."""
+    """Offset of a client's messages within the interval, 0 <= phase < interval.
+
+    Spread over 100,000 clients, a millisecond is offered its mean of messages ± 3 (± 5 where that is several thousand:
+    a golden-ratio sequence's discrepancy grows with the logarithm of the clients).
+    """
     if phase == "aligned" or interval_ns == 0:
         return 0
     if phase == "spread":
