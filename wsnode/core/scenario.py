@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.threshold import Threshold
 
 NS = 1_000_000_000
+LONGEST_VALUE = 100
+"""Characters of a refused value that an error line shows."""
 PREFIX_BYTES = 24
 """Longest client-and-sequence prefix of a payload: two hexadecimal numbers with their separators."""
 
@@ -209,6 +212,14 @@ class Scenario(BaseModel):
         ),
     ] = ()
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # YAML reads `clients: yes` as true, which pydantic would take for 1.
+        if isinstance(value, bool) and info.field_name != "reconnect":
+            raise PydanticCustomError("not_a_switch", "Input should not be true or false")
+        return value
+
     @field_validator("thresholds")
     @classmethod
     def _thresholds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -219,7 +230,8 @@ class Scenario(BaseModel):
         if self.drain_s < self.reply_timeout_s:
             raise ValueError(
                 f"drain_s is {self.drain_s} s but reply_timeout_s is {self.reply_timeout_s:g} s: the drain must be "
-                "at least as long, so that every reply can still be awaited"
+                f"at least as long, so that every reply can still be awaited (drain_s >= "
+                f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
         return self
 
@@ -230,8 +242,8 @@ class Scenario(BaseModel):
 
     @property
     def window_open_s(self) -> int:
-        """First whole second after ramp-up and warm-up: windows are cut at whole seconds, so that they can be
-        cut exactly from the stored per-second histograms."""
+        """First whole second after ramp-up and warm-up, at least 1: windows are cut at whole seconds, so that they can
+        be cut exactly from the stored per-second histograms."""
         return math.ceil(round(self.planned_ramp_s + self.warm_up_s, 6))
 
     @property
@@ -242,11 +254,8 @@ class Scenario(BaseModel):
     @property
     def connected_by_end(self) -> int:
         """Clients whose connect is due within the duration."""
-        return (
-            min(self.clients, math.ceil(self.clients * self.duration_s / self.planned_ramp_s))
-            if (self.planned_ramp_s)
-            else self.clients
-        )
+        pacing = self.pacing()
+        return min(self.clients, -(-self.clients * pacing.end_ns // pacing.ramp_ns))
 
     @property
     def effective_match(self) -> Literal["prefix", "order", "none"]:
@@ -277,24 +286,39 @@ class Scenario(BaseModel):
         """
         if self.window_s >= 1:
             return
-        repairs = [f"duration_s >= {self.window_open_s + 1}"]
-        room = self.duration_s - 1 - self.warm_up_s
-        if room >= 1 and self.ramp_up_s <= room:
-            repairs.append(f"rate_per_s >= {math.ceil(self.clients / room)}")
-            if (fewer := math.floor(room * self.rate_per_s)) >= 1:
-                repairs.append(f"clients <= {fewer}")
-        elif room >= 1:
-            repairs.append(
-                f"ramp_up_s <= {room} with rate_per_s >= {math.ceil(max(self.clients / room, self.rate_per_s))}"
-            )
-        warm_up = f" and {self.warm_up_s} s of warm-up" if self.warm_up_s else ""
+        warm_up = f" and {self.warm_up_s:,} s of warm-up" if self.warm_up_s else ""
         raise NoWindow(
-            f"no measured window: {self.clients:,} clients (ramp-up {self.ramp_up_s:g} s, at most "
-            f"{self.rate_per_s:g}/s) are connected after {self.planned_ramp_s:,.6g} s{warm_up}, but the duration is "
-            f"{self.duration_s} s; {self.connected_by_end:,} would connect by then. Repairs: "
-            + ", or ".join(repairs)
+            f"no measured window: {self.clients:,} clients (ramp-up {_seconds(self.ramp_up_s)} s, at most "
+            f"{self.rate_per_s:g}/s) are connected after {_seconds(self.planned_ramp_s)} s{warm_up}, but the duration "
+            f"is {self.duration_s:,} s; {self.connected_by_end:,} would connect by then. Repairs: "
+            + ", or ".join(self._repairs())
             + "; or accept a run that is ramp-up only (--accept-partial), which gets no verdict"
         )
+
+    def _repairs(self) -> list[str]:
+        """The ways to a window, each as `FIELD >= N` or `FIELD <= N`, joined by ' with ' where it takes two fields."""
+        repairs = []
+        if self.window_open_s + 1 <= _most("duration_s"):
+            repairs.append(f"duration_s >= {self.window_open_s + 1}")
+        room = self.duration_s - 1 - self.warm_up_s
+        if room >= 1:
+            shorter = [f"ramp_up_s <= {room}"] if self.ramp_up_s > room else []
+            if self.clients <= room * self.rate_per_s:
+                repairs += shorter
+            else:
+                if (faster := math.ceil(self.clients / room)) <= _most("rate_per_s"):
+                    repairs.append(" with ".join([*shorter, f"rate_per_s >= {faster}"]))
+                if (fewer := math.floor(room * self.rate_per_s)) >= 1:
+                    repairs.append(" with ".join([*shorter, f"clients <= {fewer}"]))
+        sooner = self.duration_s - 1 - math.ceil(round(self.planned_ramp_s, 6))
+        if self.warm_up_s and sooner >= 0:
+            repairs.append(f"warm_up_s <= {sooner}")
+        if not repairs:
+            # Within the fields' limits no change of one does it; this always does.
+            rate = math.ceil(self.clients / max(self.ramp_up_s, 10))
+            opens = self.model_copy(update={"rate_per_s": rate}).window_open_s
+            repairs.append(f"rate_per_s >= {rate} with duration_s >= {opens + 1}")
+        return repairs
 
     def notes(self) -> list[str]:
         """What a reader of the result must know about this scenario."""
@@ -344,19 +368,23 @@ def error_lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
         field = ".".join(str(part) for part in item["loc"])
-        value = item["input"]
+        value = repr(item["input"])
+        if len(value) > LONGEST_VALUE:
+            value = value[:LONGEST_VALUE] + "…"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{field}: no such field; known: {', '.join(Scenario.model_fields)}")
         elif not field or item["type"] == "value_error":
             lines.append(f"{field}: {message}" if field else message)
         else:
-            lines.append(f"{field}: {value!r} is refused: {message}{allowed_range(field)}")
+            if item["type"] == "string_pattern_mismatch" and (info := Scenario.model_fields.get(field)):
+                message = f"allowed: {(info.description or '').rstrip('.')}"
+            lines.append(f"{field}: {value} is refused: {message}{allowed_range(field)}")
     return lines
 
 
 def allowed_range(field: str) -> str:
-    """` (allowed: 1 to 1000000 ms)` of a numeric scenario field, '' for others."""
+    """` (allowed: 1 to 3,600,000 ms)` of a numeric scenario field, '' for others."""
     info = Scenario.model_fields.get(field)
     if info is None:
         return ""
@@ -370,3 +398,11 @@ def allowed_range(field: str) -> str:
     extra = info.json_schema_extra
     unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
     return f" (allowed: {low_text} to {high_text}{unit})"
+
+
+def _most(field: str) -> float:
+    return next(float(m.le) for m in Scenario.model_fields[field].metadata if hasattr(m, "le"))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
