@@ -7,16 +7,28 @@ table below has a test that provokes it and one that shows the next weaker case 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from wsnode.core.histogram import nearest_rank
 from wsnode.core.merge import broken_identities
 from wsnode.core.protocol import Second
-from wsnode.core.result import Evidence, Host, Judged, Latencies, Result, State, Subject, Validity, Verdict, Window
+from wsnode.core.result import (
+    NOT_JUDGED,
+    Evidence,
+    Host,
+    Judged,
+    Latencies,
+    Result,
+    State,
+    Subject,
+    Validity,
+    Verdict,
+    Window,
+)
 from wsnode.core.summary import HostRun, Summary
-from wsnode.core.threshold import LATENCIES, Threshold
+from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, Threshold
 
 MS = 1_000_000
 LAG_SUSPECT_NS, LAG_INVALID_NS = 5 * MS, 50 * MS
@@ -24,6 +36,7 @@ GENERATOR_UNSENT_SUSPECT, GENERATOR_UNSENT_INVALID = 0.001, 0.01
 WORKER_CPU_SUSPECT, WORKER_CPU_INVALID, WORKER_CPU_SECONDS = 0.80, 0.95, 0.05
 STEAL_SUSPECT, STEAL_INVALID = 0.01, 0.10
 CONNECTS_LATE_SUSPECT = 0.01
+CONNECT_LATE_NS = 50 * MS
 SCRAPES_SUSPECT = 0.05
 CLOCK_BOUND_SUSPECT_S = 0.025
 
@@ -77,6 +90,17 @@ class Surroundings(NamedTuple):
     """Stable keys of a host's environment that differ between begin and end, a line each."""
     lost_hosts: Sequence[str] = ()
     """Load generators that nobody can speak for."""
+    exhausted: Sequence[str] = ()
+    """What a load generator ran out of beside what its errors tell, such as conntrack entries, a line each."""
+
+
+class Observed(NamedTuple):
+    """A host's environment as its agent read it before and after the load: `{"stable": …, "volatile": …}`."""
+
+    name: str
+    role: Literal["server", "load_generator"]
+    begin: Mapping[str, Any]
+    end: Mapping[str, Any]
 
 
 def validity(
@@ -95,8 +119,9 @@ def _reasons(summary: Summary, hosts: Sequence[HostRun], around: Surroundings) -
     yield from _accounts(summary, hosts)
     yield from _lost(hosts, around)
     yield from _schedule(summary)
+    yield from _connects(summary, around, hosts)
     yield from _processors(summary, hosts)
-    yield from _exhaustion(summary)
+    yield from _exhaustion(summary, around)
     yield from _watching(around)
 
 
@@ -105,10 +130,16 @@ def _accounts(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
         if host.total is not None:
             for broken in broken_identities(host.total.counters):
                 yield Reason("invalid", f"the accounts of {host.name} do not add up: {broken}")
-    for broken in broken_identities(summary.measured.counters):
-        # The window's connection counters are of an instant, its messages of what was due: both must add up.
-        if broken.startswith("messages"):
-            yield Reason("invalid", f"the accounts of the window do not add up: {broken}")
+    stretch = "window" if summary.window else "run"
+    if summary.window:
+        for broken in broken_identities(summary.measured.counters):
+            # Of the connections, pending and open ones are of an instant and belong to no stretch of time.
+            if broken.startswith("messages"):
+                yield Reason("invalid", f"the accounts of the {stretch} do not add up: {broken}")
+    for name, (histogram, due) in summary.recorded().items():
+        if histogram.count > due:
+            text = f"{histogram.count:,} times of {name} were recorded, of {due:,} at most"
+            yield Reason("invalid", f"the accounts of the {stretch} do not add up: {text}")
 
 
 def _lost(hosts: Sequence[HostRun], around: Surroundings) -> Iterator[Reason]:
@@ -147,23 +178,37 @@ def _schedule(summary: Summary) -> Iterator[Reason]:
                 "invalid" if unsent > GENERATOR_UNSENT_INVALID else "suspect",
                 f"{unsent:.2%} of the due messages were not sent by the generator's own fault, above {over:.1%}",
             )
+
+
+def _connects(summary: Summary, around: Surroundings, hosts: Sequence[HostRun]) -> Iterator[Reason]:
     total = summary.total.counters
-    if total.connections_attempted:
-        late = total.connects_late / total.connections_attempted
-        if late > CONNECTS_LATE_SUSPECT:
-            yield Reason(
-                "suspect",
-                f"{late:.1%} of the connects began more than 50 ms late, above {CONNECTS_LATE_SUSPECT:.0%}",
-            )
+    late, connects = total.connects_late, total.connections_attempted
+    if not around.lost_hosts and all(host.result.state != "interrupted" for host in hosts):
+        # Those that were due early enough to be late, and that nobody has begun, are later than any.
+        never = _connects_due(summary, len(summary.series)) - (total.connections_attempted - total.reconnects)
+        late, connects = late + max(0, never), connects + max(0, never)
+    if connects and late / connects > CONNECTS_LATE_SUSPECT:
+        yield Reason(
+            "suspect",
+            f"{late:,} of {connects:,} connects began more than {CONNECT_LATE_NS / MS:g} ms late or never, "
+            f"above {CONNECTS_LATE_SUSPECT:.0%}",
+        )
+
+
+def _connects_due(summary: Summary, second: int) -> int:
+    """Clients whose first connect was due so early that it had to be begun by the end of a second."""
+    pacing = summary.scenario.pacing()
+    due_ns = min(second * 1000 * MS, pacing.end_ns) - CONNECT_LATE_NS
+    return min(pacing.clients, max(0, -(-pacing.clients * due_ns // pacing.ramp_ns)))
 
 
 def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
     for host in hosts:
         opens, closes = summary.window or (0, len(host.series))
         lines = host.series[opens:closes]
-        before = host.series[opens - 1] if opens else None
         if not lines:
             continue
+        before = host.series[opens - 1] if opens else None
         share = _over(lines, before, WORKER_CPU_SUSPECT)
         graver = _over(lines, before, WORKER_CPU_INVALID)
         if graver > WORKER_CPU_SECONDS:
@@ -189,7 +234,8 @@ def _over(lines: Sequence[Second], before: Second | None, limit: float) -> float
     cumulative = [begin, *(line.host.worker_cpu_s for line in lines)]
     workers = range(min(len(cpu) for cpu in cumulative))
     return max(
-        (sum(b[w] - a[w] > limit for a, b in itertools.pairwise(cumulative)) / len(lines) for w in workers),
+        # To the microsecond: differences of sums of floats carry noise.
+        (sum(round(b[w] - a[w], 6) > limit for a, b in itertools.pairwise(cumulative)) / len(lines) for w in workers),
         default=0.0,
     )
 
@@ -201,12 +247,13 @@ def _busy(host: str, limit: float, share: float) -> str:
     )
 
 
-def _exhaustion(summary: Summary) -> Iterator[Reason]:
+def _exhaustion(summary: Summary, around: Surroundings) -> Iterator[Reason]:
     names = {"source_ports_exhausted": "source ports", "descriptors_exhausted": "file descriptors"}
-    for kind, name in names.items():
-        n = sum(count for error, count in summary.total.errors.items() if error == kind)
-        if n:
-            yield Reason("suspect", f"{name} were exhausted on a load generator, {n:,} times")
+    for kind, n in summary.total.errors.items():
+        if n and kind in names:
+            yield Reason("suspect", f"{names[kind]} were exhausted on a load generator, {n:,} times")
+    for line in around.exhausted:
+        yield Reason("suspect", f"exhausted on a load generator: {line}")
 
 
 def _watching(around: Surroundings) -> Iterator[Reason]:
@@ -247,6 +294,7 @@ def verdict(summary: Summary) -> tuple[Verdict, list[Judged], list[str]]:
     if summary.window is None:
         return "none", [Judged(expr=t.text, value=None, passed=None) for t in thresholds], []
     latencies, nulls = summary.latencies()
+    nulls |= summary.nulls()
     judged, notes = [], []
     for threshold in thresholds:
         value = _value(threshold, summary, latencies)
@@ -254,8 +302,8 @@ def verdict(summary: Summary) -> tuple[Verdict, list[Judged], list[str]]:
         if value is not None:
             passed = threshold.holds(value)
         else:
-            why = nulls.get(f"latency_s.{threshold.metric}", "nothing was counted")
-            passed = False if "unanswered" in why or "range" in why else None
+            why = nulls[_place(threshold.metric)]
+            passed = False if threshold.metric.partition(".")[0] in LATENCIES and why not in NOT_JUDGED else None
             notes.append(f"threshold {threshold.text}: {'failed' if passed is False else 'not judged'}, {why}")
         judged.append(Judged(expr=threshold.text, value=value, passed=passed))
     return _overall(judge.passed for judge in judged), judged, notes
@@ -281,6 +329,60 @@ def _value(threshold: Threshold, summary: Summary, latencies: Latencies) -> floa
     return rate
 
 
+def _place(metric: str) -> str:
+    """Where a threshold's metric stands in the result."""
+    if metric in RATIOS:
+        return metric
+    room = "counters" if metric in COUNTS else "rates" if metric in RATES else "latency_s"
+    return f"{room}.{metric}"
+
+
+def lab_notes(hosts: Iterable[Observed]) -> list[str]:
+    """What a reader must know of the lab: who shares a kernel and cores with the server, and what that kernel dropped.
+
+    Reads of an environment's stable keys `boot_id`, `cpu_count` and `cpus_usable`, of its volatile ones
+    `packets_dropped`.
+    """
+    kernels: dict[str, list[Observed]] = {}
+    for host in hosts:
+        if boot_id := _stable(host).get("boot_id"):
+            kernels.setdefault(str(boot_id), []).append(host)
+    notes = []
+    for sharers in kernels.values():
+        servers = [host.name for host in sharers if host.role == "server"]
+        generators = [host.name for host in sharers if host.role == "load_generator"]
+        if not servers or not generators:
+            continue
+        cores = {(_stable(host).get("cpu_count"), _stable(host).get("cpus_usable")) for host in sharers}
+        count, usable = cores.pop() if len(cores) == 1 else (None, None)
+        shared = f"a kernel and its {count} cores" if count and count == usable else "a kernel"
+        names = f"{', '.join(servers)} and {', '.join(generators)}"
+        notes.append(f"{names} share {shared}: what a load generator takes, the server has not")
+        dropped = max(_dropped(host) for host in sharers)
+        if dropped:
+            notes.append(f"the kernel that {names} share dropped {dropped:,} packets during the run")
+    return notes
+
+
+def _stable(host: Observed) -> Mapping[str, Any]:
+    stable: Mapping[str, Any] = host.begin.get("stable") or {}
+    return stable
+
+
+def _dropped(host: Observed) -> int:
+    begin, end = ((environment.get("volatile") or {}).get("packets_dropped") for environment in (host.begin, host.end))
+    return 0 if begin is None or end is None else int(end) - int(begin)
+
+
+def _stopped_notes(summary: Summary, hosts: Sequence[HostRun]) -> list[str]:
+    return [
+        f"the load of {host.name} was stopped after {host.result.seconds} of {summary.scenario.duration_s} s"
+        + (f": {host.result.reason}" if host.result.reason else "")
+        for host in hosts
+        if host.result.state == "stopped"
+    ]
+
+
 def judge(
     run_id: str,
     summary: Summary,
@@ -296,20 +398,18 @@ def judge(
     notes: Sequence[str] = (),
     url: str | None = None,
 ) -> Result:
-    """The whole result of a run. `started` is the run's origin on the caller's clock."""
+    """The whole result of a run. `started` is the run's origin on the caller's clock, time zone included."""
     level, reasons = validity(summary, hosts, surroundings)
     outcome, judged, threshold_notes = verdict(summary)
     latencies, nulls = summary.latencies()
-    rates = summary.rates()
-    nulls |= {f"rates.{name}": "no measured window" for name, rate in rates if rate is None}
-    for name in ("error_ratio", "connect_error_ratio"):
-        if getattr(summary, name) is None:
-            nulls[name] = "no messages were due" if name == "error_ratio" else "no connect was attempted"
+    nulls |= summary.nulls()
     window = None
     if summary.window is not None and started is not None:
         opens, closes = (started + timedelta(seconds=edge) for edge in summary.window)
         window = Window(start=opens, end=closes, from_s=summary.window[0], to_s=summary.window[1])
-    all_notes = [*notes, *summary.scenario.notes(), *threshold_notes]
+    else:
+        nulls["window"] = "no measured window" if summary.window is None else "the time of its begin is not known"
+    all_notes = [*notes, *summary.scenario.notes(), *_stopped_notes(summary, hosts), *threshold_notes]
     if summary.window is None:
         all_notes.insert(0, "ramp-up only: no measured window, figures are of the whole run")
     return Result(
@@ -323,7 +423,7 @@ def judge(
         scenario=summary.scenario,
         window=window,
         counters=summary.counters(),
-        rates=rates,
+        rates=summary.rates(),
         error_ratio=summary.error_ratio,
         connect_error_ratio=summary.connect_error_ratio,
         latency_s=latencies,

@@ -61,25 +61,33 @@ def merge(parts: Sequence[Second]) -> Second:
 def since(later: Second, earlier: Second | None) -> Second:
     """What happened between two seconds of one load; from its begin where `earlier` is None.
 
-    Gauges (open and pending connections, in flight) keep the later value.
+    Gauges (open and pending connections) keep the later value.
 
     Raises:
         ValueError: the two are not of one load in this order.
     """
     if earlier is None:
         return later
-    gauges = {"connections_open", "connections_pending", "messages_in_flight"}
+    # Messages in flight are none: they are what a load's end left without a fate, by the second in which it was due.
+    gauges = {"connections_open", "connections_pending"}
     counters = {
         name: getattr(later.counters, name) - (0 if name in gauges else getattr(earlier.counters, name))
         for name in Counters.model_fields
     }
-    if later.second < earlier.second or any(n < 0 for n in counters.values()):
+    errors = _gained(later.errors, earlier.errors)
+    unsent = _gained(later.unsent, earlier.unsent)
+    if (
+        later.second < earlier.second
+        or min(*counters.values(), *errors.values(), *unsent.values()) < 0
+        or not earlier.histograms.keys() <= later.histograms.keys()
+        or len(earlier.host.worker_cpu_s) != len(later.host.worker_cpu_s)
+    ):
         raise ValueError(f"second {earlier.second} is not an earlier one of the load at second {later.second}")
     return Second(
         second=later.second,
         counters=Counters(**counters),
-        errors={kind: n for kind in later.errors if (n := later.errors[kind] - earlier.errors.get(kind, 0))},
-        unsent={why: n for why in later.unsent if (n := later.unsent[why] - earlier.unsent.get(why, 0))},
+        errors=errors,
+        unsent=unsent,
         histograms={
             name: gained
             for name in later.histograms
@@ -111,6 +119,11 @@ IDENTITIES = (
     Identity("connections_attempted", ("connections_opened", "connections_failed", "connections_pending")),
     Identity("connections_opened", ("connections_closed", "connections_open")),
 )
+
+
+def _gained(later: dict[K, int], earlier: dict[K, int]) -> dict[K, int]:
+    keys = [*later, *(key for key in earlier if key not in later)]
+    return {key: n for key in keys if (n := later.get(key, 0) - earlier.get(key, 0))}
 
 
 def broken_identities(counters: Counters) -> list[str]:

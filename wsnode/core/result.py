@@ -5,10 +5,10 @@ A missing value is null with its reason in `nulls` (evidence: in its own row), n
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator, model_validator
 
 from wsnode.core.histogram import Histogram, nearest_rank
 from wsnode.core.protocol import Counters
@@ -20,6 +20,10 @@ QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 SAMPLES_BEYOND = 10
 """A percentile is given only with at least this many samples beyond it."""
 TOO_FEW = "too few samples"
+NOTHING_DUE = "nothing was due"
+NO_REPLY = "no reply is awaited"
+NOT_JUDGED = frozenset({TOO_FEW, NOTHING_DUE, NO_REPLY})
+"""Reasons of a null that say nothing of the server: a threshold on it is not judged. On any other it fails."""
 
 State = Literal["finished", "failed", "cancelled", "lost"]
 Verdict = Literal["passed", "failed", "none"]
@@ -57,7 +61,7 @@ DEFINITIONS: dict[str, Definition] = {
         "One-way delay", "s", "lower", "From a publish to a delivery, on clocks compared within the stated bound."
     ),
     "rates.connect_per_s": Definition(
-        "Connect rate", "1/s", "higher", "Connections opened per second until the window opened."
+        "Connect rate", "1/s", "higher", "Connections opened per second, over the whole seconds of the ramp-up."
     ),
     "rates.offered_per_s": Definition(
         "Offered", "1/s", None, "Messages due per second of the measured window: what the scenario asked for."
@@ -138,10 +142,15 @@ class Broadcast(_Part):
 class Window(_Part):
     """The measured window. Clock times are the conductor's; the seconds count from the run's origin."""
 
-    start: datetime
-    end: datetime
+    start: AwareDatetime
+    end: AwareDatetime
     from_s: int
     to_s: int
+
+    @field_validator("start", "end")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value.astimezone(UTC)
 
 
 class Subject(_Part):
@@ -182,6 +191,12 @@ class Evidence(_Part):
     step_s: float
     samples: int
     grafana_url: str | None = None
+
+    @model_validator(mode="after")
+    def _no_value_has_a_reason(self) -> Self:
+        if (self.value is None) == (self.no_data is None):
+            raise ValueError(f"evidence {self.name!r}: expected a value, or no value and the reason in no_data")
+        return self
 
 
 class Result(_Part):
@@ -228,11 +243,14 @@ def read_result(data: object) -> Result:
     return Result.model_validate(data)
 
 
-def latency(histogram: Histogram, due: int) -> tuple[Latency, dict[str, str]]:
-    """Figures (s) of a histogram (ns) of which `due` should have come; and why percentiles are null.
+def latency(histogram: Histogram, due: int, missing: str = "unanswered") -> tuple[Latency, dict[str, str]]:
+    """Figures (s) of a histogram (ns) of which `due` should have come; and why some are null.
 
-    Nearest rank over all due: what never came ranks above all that did. A percentile needs `SAMPLES_BEYOND` samples
-    beyond it. Raises ValueError where more came than were due.
+    Nearest rank over all due: what never came ranks above all that did, and is said to be `missing`. A percentile needs
+    `SAMPLES_BEYOND` samples beyond it; among what never came it needs that many of those.
+
+    Raises:
+        ValueError: more came than were due.
     """
     if histogram.count > due:
         raise ValueError(f"{histogram.count} recorded of {due} due")
@@ -241,17 +259,19 @@ def latency(histogram: Histogram, due: int) -> tuple[Latency, dict[str, str]]:
     for name, quantile in QUANTILES.items():
         rank = nearest_rank(quantile, due)
         value = None
-        if due - rank < SAMPLES_BEYOND:
+        if due == 0:
+            nulls[name] = NOTHING_DUE
+        elif histogram.count < rank and due - histogram.count >= SAMPLES_BEYOND:
+            nulls[name] = f"more than {round(100 * (1 - quantile), 4):g} % {missing}"
+        elif due - rank < SAMPLES_BEYOND:
             nulls[name] = TOO_FEW
-        elif rank > histogram.count:
-            nulls[name] = unanswered(quantile)
         else:
             value = histogram.value_at_rank(rank)
             if value is None:
                 nulls[name] = "beyond the histogram's range"
         figures[name] = None if value is None else value / 1e9
     if histogram.count == 0:
-        nulls |= dict.fromkeys(("min", "mean", "max"), "nothing was recorded")
+        nulls |= dict.fromkeys(("min", "mean", "max"), f"all {due:,} {missing}" if due else NOTHING_DUE)
     mean = histogram.mean_ns
     return (
         Latency(
@@ -264,8 +284,3 @@ def latency(histogram: Histogram, due: int) -> tuple[Latency, dict[str, str]]:
         ),
         nulls,
     )
-
-
-def unanswered(quantile: float) -> str:
-    """Reason of a percentile that falls among the unanswered."""
-    return f"more than {round(100 * (1 - quantile), 4):g} % unanswered"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from wsnode.core import merge
+from wsnode.core.histogram import Histogram
 from wsnode.core.protocol import GENERATOR_FAULTS, HostResult, Second
-from wsnode.core.result import Latencies, Latency, Rates, RunCounters, latency
+from wsnode.core.result import NO_REPLY, Latencies, Latency, Rates, RunCounters, latency
 from wsnode.core.scenario import Scenario
+
+_MISSING = {"scheduler_lag": "without a turn", "write_wait": "not sent", "handshake": "not opened"}
 
 
 class HostRun(NamedTuple):
@@ -70,35 +74,57 @@ class Summary(NamedTuple):
         return run_counters(self.total, self.peak)
 
     def rates(self) -> Rates:
-        """Of the measured window; the connect rate until it opened."""
+        """Of the measured window; the connect rate of the ramp-up's whole seconds, as far as they were counted."""
         counters, length = self.measured.counters, self.window_s
-        opened_by, ramp_s = None, self.scenario.planned_ramp_s
-        if self.window is not None and self.window[0] >= 1 and ramp_s:
-            opened_by = self.series[self.window[0] - 1].counters.connections_opened
+        ramp_s = min(math.floor(round(self.scenario.planned_ramp_s, 6)), len(self.series))
         return Rates(
-            connect_per_s=None if opened_by is None else opened_by / ramp_s,
+            connect_per_s=self.series[ramp_s - 1].counters.connections_opened / ramp_s if ramp_s else None,
             offered_per_s=counters.messages_due / length if length else None,
             sent_per_s=counters.messages_sent / length if length else None,
             received_per_s=counters.messages_received / length if length else None,
         )
 
+    def recorded(self) -> dict[str, tuple[Histogram, int]]:
+        """Of each latency what was recorded, and how many should have been."""
+        window, total = self.measured, self.total
+        due, sent, no_reply = (getattr(window.counters, f"messages_{name}") for name in ("due", "sent", "no_reply"))
+        replies = self.scenario.match != "none"
+        dues = {
+            "response_time": due - no_reply if replies else 0,
+            "service_time": sent - no_reply if replies else 0,
+            "scheduler_lag": due,
+            "write_wait": due - self.generator_fault_unsent,
+        }
+        recorded = {name: (window.histogram(name), n) for name, n in dues.items()}
+        return recorded | {"handshake": (total.histogram("handshake"), total.counters.connections_attempted)}
+
     def latencies(self) -> tuple[Latencies, dict[str, str]]:
         """Figures, and why some are null (keys `latency_s.response_time.p99`)."""
-        window, total = self.measured, self.total
-        awaited = window.counters.messages_due - window.counters.messages_no_reply
-        dues = {
-            "response_time": (window, awaited),
-            "service_time": (window, window.counters.messages_sent - window.counters.messages_no_reply),
-            "scheduler_lag": (window, window.counters.messages_due),
-            "write_wait": (window, window.counters.messages_due - self.generator_fault_unsent),
-            "handshake": (total, total.counters.connections_attempted),
-        }
         figures: dict[str, Latency] = {}
         nulls: dict[str, str] = {}
-        for name, (of, due) in dues.items():
-            figures[name], why = latency(of.histogram(name), due)
+        for name, (histogram, due) in self.recorded().items():
+            # More recorded than due is a broken account: judge.py's to tell, and no reason to have no figures at all.
+            figures[name], why = latency(histogram, max(due, histogram.count), _MISSING.get(name, "unanswered"))
+            if self.scenario.match == "none" and name in ("response_time", "service_time"):
+                why = dict.fromkeys(why, NO_REPLY)
             nulls |= {f"latency_s.{name}.{statistic}": reason for statistic, reason in why.items()}
         return Latencies(**figures), nulls
+
+    def nulls(self) -> dict[str, str]:
+        """Why figures beside the latencies are null."""
+        rates = self.rates()
+        nulls = {f"rates.{name}": "no measured window" for name, rate in rates if rate is None}
+        if rates.connect_per_s is None:
+            nulls["rates.connect_per_s"] = (
+                "the ramp-up is shorter than a second" if self.series else "no whole second was counted"
+            )
+        if self.peak is None:
+            nulls["counters.connections_peak"] = "no whole second was counted"
+        if self.error_ratio is None:
+            nulls["error_ratio"] = "no messages were due"
+        if self.connect_error_ratio is None:
+            nulls["connect_error_ratio"] = "no connect was attempted"
+        return nulls
 
 
 def run_counters(total: Second, peak: int | None) -> RunCounters:
@@ -114,20 +140,21 @@ def run_counters(total: Second, peak: int | None) -> RunCounters:
 def summarise(scenario: Scenario, hosts: Sequence[HostRun]) -> Summary | None:
     """Merge the hosts of a run. O(hosts × seconds × non-empty buckets).
 
-    None where no host has counted anything. A load that was stopped or cut short has its window end at the last
-    second that all hosts have; with less than one second of window left it has none.
+    None where no host has counted anything; a host that has counted nothing is left out. A load that was stopped or
+    cut short has its window end at the last second that all hosts have; with less than one second of window left it
+    has none.
     """
-    totals = [host.total for host in hosts]
-    if not totals or any(total is None for total in totals):
+    counted = [(host.series, total) for host in hosts if (total := host.total) is not None]
+    if not counted:
         return None
-    last = max(total.second for total in totals if total is not None)
-    total = merge.merge([t.model_copy(update={"second": last}) for t in totals if t is not None])
-    common = min(len(host.series) for host in hosts)
-    series = [merge.merge([host.series[second] for host in hosts]) for second in range(common)]
+    last = max(total.second for _, total in counted)
+    total = merge.merge([total.model_copy(update={"second": last}) for _, total in counted])
+    common = min(len(lines) for lines, _ in counted)
+    series = [merge.merge([lines[second] for lines, _ in counted]) for second in range(common)]
     opens, closes = scenario.window_open_s, min(scenario.duration_s, common)
     window = (opens, closes) if closes > opens else None
     measured = total
     if window is not None:
-        measured = merge.since(series[closes - 1], series[opens - 1] if opens else None)
+        measured = merge.since(series[closes - 1], series[opens - 1])
     peak = max((line.counters.connections_open for line in series), default=None)
     return Summary(scenario, series, total, window, measured, peak)
