@@ -24,8 +24,8 @@ from wsnode.load.timer import Timer
 from wsnode.telemetry import Layout, LoopMonitor, SharedTable
 from wsnode.workers import Assignment, Control
 
-BURST = 128
-"""Turns and connects in one go before replies are read: bounds how long a late schedule keeps the loop."""
+TURNS_AT_ONCE, CONNECTS_AT_ONCE = 32, 8
+"""In one go before replies are read: bounds how long a late schedule keeps the loop (some 2 ms each)."""
 GRAIN_NS = 250_000
 """Turns due within this time of each other share one wake-up; the later ones come late, by less than this."""
 SWEEP_NS = 100_000_000
@@ -140,7 +140,7 @@ class Worker:
 
     def _turns(self, now: int) -> tuple[int, bool]:
         """Give every due message its turn. Returns the time afterwards, and whether some are left for the next tick."""
-        schedule, recorder, left = self._schedule, self._recorder, BURST
+        schedule, recorder, left = self._schedule, self._recorder, TURNS_AT_ONCE
         stop = self._stop_ns
         while (due := schedule.due) <= now:
             if now >= stop + GRACE_NS:
@@ -171,7 +171,7 @@ class Worker:
         return second
 
     def _begin_connects(self, now: int) -> bool:
-        loop, left = asyncio.get_running_loop(), BURST
+        loop, left = asyncio.get_running_loop(), CONNECTS_AT_ONCE
         while left and self._reconnects and self._reconnects[0][0] <= now:
             _, client = self._reconnects.popleft()
             self._recorder.reconnects += 1
