@@ -246,6 +246,10 @@ class Run(models.Model):
         """Keep the lease, and write what the conductor has to tell; False: it is no longer this conductor's."""
         return self._update(Run.objects.active(), lease_until=timezone.now() + lease, **fields)
 
+    def set_start(self, start_at_ns: int) -> bool:
+        """Keep the origin of the load, once; False: the run is no longer this conductor's, or has another origin."""
+        return self._update(Run.objects.active().filter(start_at_ns__isnull=True), start_at_ns=start_at_ns)
+
     def request_cancel(self, user: User) -> bool:
         """Ask for the end. A queued run is cancelled at once; of an active one the conductor sees the request.
 

@@ -39,9 +39,8 @@ class Command(BaseCommand):
                     f"--token-file {file}: {error.strerror}; wanted a file that can be written"
                 ) from error
         if options["json"]:
-            self.stdout.write(
-                json.dumps({"admin": admin._asdict(), "scenarios": scenarios, "token_file": file and str(file)})
-            )
+            said = {**admin._asdict(), "scenarios": scenarios, "token_file": file and str(file)}
+            self.stdout.write(json.dumps(said))
             return
         self.stdout.write(f"{len(scenarios)} scenarios: {', '.join(scenarios)}")
         if admin.password is not None:

@@ -1,0 +1,272 @@
+"""What Prometheus saw of a run: the rows of its evidence, and how far Prometheus itself can be trusted over it.
+
+Host series come from here and from nowhere else; what clients saw never does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from portal.monitoring import queries
+from portal.monitoring.links import grafana_link
+from portal.monitoring.prometheus import Prometheus, PrometheusError, Series
+from portal.monitoring.queries import QUERIES, STEP_S, Aggregation, Job, Query, selector
+from portal.monitoring.samples import Samples, around, gain, rate, resets, total
+
+MIN_SAMPLES = 4
+NO_PROMETHEUS = "the lab has no Prometheus"
+
+
+class Target(NamedTuple):
+    """Something that Prometheus scrapes for this run."""
+
+    job: Job
+    host: str
+    role: Literal["server", "load_generator"]
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.job})"
+
+
+class Span(NamedTuple):
+    """A stretch of time (s since the epoch, on the conductor's clock)."""
+
+    start: float
+    end: float
+
+    @property
+    def length(self) -> float:
+        """In seconds."""
+        return self.end - self.start
+
+
+class Row(NamedTuple):
+    """One figure, or why there is none."""
+
+    name: str
+    host: str
+    value: float | None
+    unit: str
+    no_data: str | None
+    promql: str
+    window_s: float
+    step_s: float
+    samples: int
+    """Of the series that has fewest."""
+    grafana_url: str | None
+
+
+class Seen(NamedTuple):
+    """How Prometheus saw one target over the window."""
+
+    target: Target
+    expected: int
+    failed: int
+    missing: int
+
+
+@dataclass
+class Watched:
+    """Everything that Prometheus has to say about a run."""
+
+    rows: list[Row] = field(default_factory=list)
+    series: list[tuple[str, list[Series]]] = field(default_factory=list)
+    """Selector and raw samples behind each row."""
+    seen: list[Seen] = field(default_factory=list)
+    received: float | None = None
+    """Messages that the server received over the whole run; None where no sample lies on both sides of it."""
+    opened: float | None = None
+    """Connections that the server opened over the whole run."""
+    restarts: int = 0
+    """Times that the server's counters began anew."""
+    fault: str | None = None
+    """Why Prometheus could not be asked."""
+
+
+def watch(
+    prometheus_url: str | None,
+    targets: Sequence[Target],
+    *,
+    window: Span,
+    whole: Span,
+    grafana_url: str | None = None,
+    patience_s: float = 4.0,
+    clock: Callable[[], float] = time.time,
+) -> Watched:
+    """Ask Prometheus about a run's window, and about the whole run where totals are compared.
+
+    Waits up to `patience_s` for each target's first sample after the run. A Prometheus that is absent or out of order
+    costs figures, never the run: every row then says why it is empty.
+    """
+    watched = Watched()
+    asked = [(query, hosts) for query in QUERIES for hosts in _places(query, targets)]
+    if prometheus_url is None:
+        watched.fault = NO_PROMETHEUS
+    else:
+        try:
+            with Prometheus(prometheus_url) as prometheus:
+                _await_samples(prometheus, targets, whole.end, patience_s, clock)
+                for query, hosts in asked:
+                    text = query.selector(hosts)
+                    found = prometheus.series(text, window.start, window.end) if hosts else []
+                    watched.series.append((text, found))
+                watched.seen = [_seen(prometheus, target, window) for target in targets]
+                _totals(prometheus, targets, whole, watched)
+        except PrometheusError as error:
+            watched = Watched(fault=str(error), seen=[_unseen(target, window) for target in targets])
+    for place, (query, hosts) in enumerate(asked):
+        series = watched.series[place][1] if watched.fault is None else None
+        watched.rows.append(_row(query, hosts, series, window, watched.fault, grafana_url, targets))
+    return watched
+
+
+def missing_targets(prometheus_url: str, targets: Sequence[Target], patience_s: float) -> list[str]:
+    """Targets that Prometheus does not see as up, after waiting `patience_s` for them; a line each.
+
+    Raises:
+        PrometheusError: it does not answer.
+    """
+    deadline = time.monotonic() + patience_s
+    with Prometheus(prometheus_url) as prometheus:
+        while True:
+            up = {
+                (labels.get("job"), labels.get("host")): value
+                for labels, value in prometheus.values(queries.UP, time.time())
+            }
+            down = [target for target in targets if up.get((target.job, target.host)) != 1]
+            if not down or time.monotonic() >= deadline:
+                return [
+                    f"{target} is {'down' if (target.job, target.host) in up else 'not scraped yet'}" for target in down
+                ]
+            time.sleep(0.25)
+
+
+def _places(query: Query, targets: Sequence[Target]) -> list[list[str]]:
+    """The hosts of each row that a query gives; a query always gives a row, if only to say that nobody is asked."""
+    hosts = [target.host for target in targets if target.job == query.job and query.role in (None, target.role)]
+    return [[host] for host in hosts] if query.per_host and hosts else [hosts]
+
+
+def _await_samples(
+    prometheus: Prometheus, targets: Sequence[Target], after: float, patience_s: float, clock: Callable[[], float]
+) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        latest = {
+            (labels.get("job"), labels.get("host")): value
+            for labels, value in prometheus.values(f"timestamp({queries.UP})", clock())
+        }
+        late = [target for target in targets if latest.get((target.job, target.host), 0.0) < after]
+        if not late or time.monotonic() >= deadline:
+            return
+        time.sleep(0.25)
+
+
+def _expected(window: Span) -> int:
+    return int(window.length / STEP_S)
+
+
+def _seen(prometheus: Prometheus, target: Target, window: Span) -> Seen:
+    series = prometheus.series(selector(queries.UP, target.job, [target.host]), window.start, window.end)
+    values = [value for one in series for _, value in one.samples]
+    failed = sum(value != 1 for value in values)
+    return Seen(target, _expected(window), failed, max(0, _expected(window) - len(values)))
+
+
+def _unseen(target: Target, window: Span) -> Seen:
+    return Seen(target, _expected(window), 0, _expected(window))
+
+
+def _totals(prometheus: Prometheus, targets: Sequence[Target], whole: Span, watched: Watched) -> None:
+    servers = [target.host for target in targets if target.job == "wsnode-server"]
+    if not servers:
+        return
+    # Room for the last sample before and the first one after; Prometheus looks no further than what it has.
+    room = 10 * STEP_S
+
+    def of(metric: str) -> list[Series]:
+        text = selector(metric, "wsnode-server", servers)
+        return prometheus.series(text, whole.start - room, whole.end + room)
+
+    watched.received = _gained(of(queries.RECEIVED), whole)
+    watched.opened = _gained(of(queries.OPENED), whole)
+    lives = [around(series.samples, whole.start, whole.end) or series.samples for series in of(queries.STARTED)]
+    watched.restarts = sum(resets(samples) for samples in lives)
+
+
+def _gained(series: Sequence[Series], whole: Span) -> float | None:
+    stretches = [around(one.samples, whole.start, whole.end) for one in series]
+    known = [gain(stretch) for stretch in stretches if stretch is not None]
+    return sum(known) if known and len(known) == len(stretches) else None
+
+
+def _row(
+    query: Query,
+    hosts: Sequence[str],
+    series: Sequence[Series] | None,
+    window: Span,
+    fault: str | None,
+    grafana_url: str | None,
+    targets: Sequence[Target],
+) -> Row:
+    value: float | None = None
+    host, count = hosts[0] if len(hosts) == 1 else "", 0
+    no_data = fault
+    if no_data is None and not hosts:
+        no_data = f"no {query.role or 'host'} of this lab is scraped as {query.job}".replace("_", " ")
+    if no_data is None:
+        count = min((len(one.samples) for one in series or ()), default=0)
+        if count < MIN_SAMPLES:
+            no_data = f"no data: {count} samples in {window.length:g} s"
+        else:
+            value, host = _figure(query, series or (), host)
+            if not math.isfinite(value):
+                value, no_data = None, f"no data: the samples come to {value}"
+    several = query.per_host and sum(target.job == query.job for target in targets) > 1
+    return Row(
+        name=f"{query.name} ({host})" if several else query.name,
+        host=host,
+        value=value,
+        unit=query.unit,
+        no_data=no_data,
+        promql=query.expression(hosts, window.length, window.end),
+        window_s=window.length,
+        step_s=STEP_S,
+        samples=count,
+        grafana_url=None
+        if grafana_url is None
+        else grafana_link(
+            grafana_url, window.start, window.end,
+            dashboard=query.dashboard, panel=query.panel, expression=query.expression(hosts, 5 * STEP_S),
+        ),
+    )  # fmt: skip
+
+
+def _figure(query: Query, series: Sequence[Series], host: str) -> tuple[float, str]:
+    """The figure, and the host that it is of: where one series decides, that one's."""
+    if query.aggregation == "sum of rates":
+        return sum(rate(one.samples) for one in series), host
+    if query.aggregation == "largest sum":
+        return max(value for _, value in total(one.samples for one in series)), host
+    figure = _RANKED[query.aggregation]
+    ranked = sorted((figure(one.samples), one.labels.get("host", host)) for one in series)
+    return ranked[0 if query.aggregation == "smallest" else -1]
+
+
+def _largest(samples: Samples) -> float:
+    return max(value for _, value in samples)
+
+
+def _smallest(samples: Samples) -> float:
+    return min(value for _, value in samples)
+
+
+_RANKED: dict[Aggregation, Callable[[Samples], float]] = {
+    "largest rate": rate,
+    "largest": _largest,
+    "smallest": _smallest,
+}

@@ -1,0 +1,264 @@
+"""`/api/v1/`: runs for machines, with a Bearer token. Errors are `{"detail": [lines]}`, whatever their status."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.cache import cache
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.security import HttpBearer, SessionAuth
+from ninja.throttling import BaseThrottle
+from pydantic import Field
+
+from portal.accounts.models import ApiToken, User
+from portal.runs.create import create_run
+from portal.runs.draft import GivenSubject, Refused
+from portal.runs.models import NamedScenario, Run
+from portal.runs.states import State
+from wsnode.core.result import Result
+from wsnode.core.scenario import Scenario
+
+log = logging.getLogger("portal.api")
+
+PER_MINUTE = 600
+"""Requests of one token in a minute of the clock, per web process."""
+MOST_RUNS = 500
+
+
+class Bearer(HttpBearer):
+    """`Authorization: Bearer wslab_…`; the request's user is then the token's."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
+        found = ApiToken.objects.authenticate(token)
+        if found is not None:
+            request.user = found.user
+        return found
+
+
+class PerToken(BaseThrottle):
+    """So many requests per token and minute of the clock."""
+
+    def allow_request(self, request: HttpRequest) -> bool:
+        key = f"api-{request.auth.pk}-{int(time.time() // 60)}"  # type: ignore[attr-defined]  # set by Bearer
+        cache.add(key, 0, timeout=120)
+        return cache.incr(key) <= PER_MINUTE
+
+    def wait(self) -> float:
+        return 60 - time.time() % 60
+
+
+api = NinjaAPI(
+    title="wslab",
+    version="1",
+    description="Queue WebSocket load runs, watch them, read their results.",
+    auth=Bearer(),
+    throttle=PerToken(),
+    docs_url=None,
+    openapi_url=None,
+    urls_namespace="api",
+)
+
+
+class SubjectIn(Schema):
+    """What is measured; left out, our own server with its version."""
+
+    name: str
+    version: str
+
+
+class RunIn(Schema):
+    """A run to queue."""
+
+    scenario: str | dict[str, Any] = Field(description="A scenario's name, or its fields.")
+    set: dict[str, Any] = Field({}, description="Fields to set differently.")
+    subject: SubjectIn | None = None
+    accept_partial: bool = Field(False, description="Also without a measured window; there is no verdict then.")
+
+    model_config = {"extra": "forbid"}
+
+
+class RunOut(Schema):
+    """A run as it stands."""
+
+    run_id: str
+    state: str
+    state_reason: str | None
+    verdict: str | None
+    validity: str | None
+    scenario: str
+    subject: dict[str, str]
+    created_at: str
+    created_by: str
+    cancel_requested: bool
+    start_at_ns: int | None
+    progress: dict[str, Any] | None = Field(description="The latest live line, while the run is active.")
+    url: str
+
+
+class RunWithResult(RunOut):
+    """A run, and its result once it is over."""
+
+    result: Result | None
+
+
+class Refusal(Schema):
+    """Why not, a line each."""
+
+    detail: list[str]
+
+
+REFUSALS: dict[Any, Any] = {401: Refusal, 404: Refusal, 409: Refusal, 422: Refusal, 429: Refusal}
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.pk,
+        "state": run.state,
+        "state_reason": run.state_reason or None,
+        "verdict": run.verdict,
+        "validity": run.validity,
+        "scenario": run.scenario_name,
+        "subject": {"name": run.subject_name, "version": run.subject_version, "source": run.subject_source},
+        "created_at": run.created_at.isoformat(),
+        "created_by": run.created_by.username,
+        "cancel_requested": run.cancel_requested_at is not None,
+        "start_at_ns": run.start_at_ns,
+        "progress": run.live,
+        "url": run.url,
+    }
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def _run(run_id: str) -> Run:
+    run = Run.objects.select_related("created_by", "summary").filter(pk=run_id).first()
+    if run is None:
+        raise HttpError(404, f"no run {run_id!r}")
+    return run
+
+
+def _json(content: str) -> HttpResponse:
+    """A result as pydantic writes it: the same text as in files and archives."""
+    return HttpResponse(content, "application/json")
+
+
+@api.post("/runs", response={201: RunOut, **REFUSALS}, summary="Queue a run")
+def post_run(request: HttpRequest, body: RunIn) -> tuple[int, dict[str, Any]]:
+    """Queue a run. Refused with every line that is wrong."""
+    subject = GivenSubject(body.subject.name, body.subject.version) if body.subject else None
+    run = create_run(_user(request), body.scenario, body.set, accept_partial=body.accept_partial, subject=subject)
+    return 201, _facts(run)
+
+
+@api.get("/runs", response={200: list[RunOut], **REFUSALS}, summary="Runs, newest first")
+def list_runs(request: HttpRequest, limit: int = 50, state: str | None = None) -> list[dict[str, Any]]:
+    """The newest runs, at most `limit`, of one state if given."""
+    lines = []
+    if not 1 <= limit <= MOST_RUNS:
+        lines.append(f"limit: {limit} is refused (allowed: 1 to {MOST_RUNS})")
+    if state is not None and state not in State.values:
+        lines.append(f"state: {state!r} is refused: wanted one of {', '.join(State.values)}")
+    if lines:
+        raise Refused(lines)
+    runs = Run.objects.select_related("created_by")
+    if state is not None:
+        runs = runs.filter(state=state)
+    return [_facts(run) for run in runs[:limit]]
+
+
+@api.get("/runs/{run_id}", response={200: RunWithResult, **REFUSALS}, summary="A run, with its result once it is over")
+def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
+    """How a run stands."""
+    run = _run(run_id)
+    result = run.summary.content if hasattr(run, "summary") else None
+    return _json(RunWithResult(**_facts(run), result=result).model_dump_json())
+
+
+@api.post("/runs/{run_id}/cancel", response={202: RunOut, **REFUSALS}, summary="Ask for a run's end")
+def cancel_run(request: HttpRequest, run_id: str) -> tuple[int, dict[str, Any]]:
+    """A queued run is cancelled at once; an active one when every host has said so."""
+    run = _run(run_id)
+    if not run.request_cancel(_user(request)):
+        raise HttpError(409, f"run {run.pk} is over: it is {run.state}")
+    return 202, _facts(run)
+
+
+@api.get("/runs/{run_id}/result", response={200: Result, **REFUSALS}, summary="The machine-readable result")
+def get_result(request: HttpRequest, run_id: str) -> HttpResponse:
+    """The result of a run that is over."""
+    run = _run(run_id)
+    if hasattr(run, "summary"):
+        return _json(run.summary.content.model_dump_json())
+    if run.is_over:
+        raise HttpError(404, f"run {run.pk} has no result: it is {run.state}: {run.state_reason}")
+    raise HttpError(409, f"run {run.pk} has no result yet: it is {run.state}")
+
+
+@api.get("/scenarios", response={200: list[Scenario], **REFUSALS}, summary="Scenarios that can be called by name")
+def list_scenarios(request: HttpRequest) -> list[Scenario]:
+    """All of them, by name."""
+    return [row.scenario_model for row in NamedScenario.objects.all()]
+
+
+@api.get("/openapi.json", auth=[Bearer(), SessionAuth(csrf=False)], include_in_schema=False)
+def openapi(request: HttpRequest) -> HttpResponse:
+    """This API's description."""
+    return api.create_response(request, api.get_openapi_schema(), status=200)
+
+
+def _say(request: HttpRequest, lines: list[str], status: int) -> HttpResponse:
+    return api.create_response(request, {"detail": lines}, status=status)
+
+
+@api.exception_handler(Refused)
+def _refused(request: HttpRequest, error: Refused) -> HttpResponse:
+    return _say(request, error.lines, 422)
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    # The first two parts of a place are ninja's: `body`, and the name of the parameter.
+    lines = [f"{'.'.join(map(str, item['loc'][2:] or item['loc'][1:]))}: {item['msg']}" for item in error.errors]
+    return _say(request, lines, 422)
+
+
+@api.exception_handler(AuthenticationError)
+def _unknown(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    line = "no valid token: send `Authorization: Bearer TOKEN`; `manage issue_token` makes one"
+    response = _say(request, [line], 401)
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+@api.exception_handler(HttpError)
+def _said(request: HttpRequest, error: HttpError) -> HttpResponse:
+    return _say(request, [error.message], error.status_code)
+
+
+@api.exception_handler(Http404)
+def _absent(request: HttpRequest, error: Http404) -> HttpResponse:
+    return _say(request, ["there is no such thing"], 404)
+
+
+@api.exception_handler(Exception)
+def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
+    log.error("%s %s broke down", request.method, request.path, exc_info=error)
+    return _say(request, ["the portal broke down over this; its log says where"], 500)
+
+
+def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
+    """The API for the URLconf. Its own token check stands in for the session's login."""
+    patterns, app_name, namespace = api.urls
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern) and pattern.name != "api-root":
+            login_not_required(pattern.callback)
+    return patterns, app_name, namespace

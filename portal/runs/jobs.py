@@ -1,0 +1,61 @@
+"""A run and the lab as the conductor's `Job`, and as Prometheus' targets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from portal.conductor.job import Job, JobHost
+from portal.labs.lab import Lab, LabHost
+from portal.monitoring.evidence import Target
+from portal.runs.models import Run
+from portal.runs.states import State
+from wsnode.core.scenario import Plan
+
+
+class NoJob(ValueError):
+    """A run that this lab cannot carry out, or not go on with. The message says why."""
+
+
+_STAGES: dict[str, Literal["preflight", "preparing", "running", "collecting"]] = {
+    State.PREFLIGHT: "preflight",
+    State.PREPARING: "preparing",
+    State.RUNNING: "running",
+    State.COLLECTING: "collecting",
+    # The hosts keep their results until they are told that all is stored: collect them again.
+    State.JUDGING: "collecting",
+}
+
+
+def job_of(run: Run, lab: Lab) -> Job:
+    """What the conductor is to do, from where the run stands. `run.generators` say who has which clients.
+
+    Raises:
+        NoJob: a load generator of the run is no longer in the lab.
+    """
+    by_name = {host.name: host for host in lab.load_generators}
+    gone = [name for name in run.generators if name not in by_name]
+    if gone:
+        raise NoJob(f"the lab no longer has the load generators {', '.join(gone)} that this run began with")
+    scenario = run.scenario_model
+    plans = Plan.divide(scenario, lab.run_url(scenario.behaviour), len(run.generators))
+    hosts = [_host(lab.server, None)]
+    hosts += [_host(by_name[name], plan) for name, plan in zip(run.generators, plans, strict=True)]
+    return Job(
+        run_id=run.pk,
+        epoch=run.epoch,
+        scenario=scenario,
+        hosts=tuple(hosts),
+        stage=_STAGES[run.state],
+        start_at_ns=run.start_at_ns,
+        from_second=run.last_second + 1,
+    )
+
+
+def _host(host: LabHost, plan: Plan | None) -> JobHost:
+    return JobHost(name=host.name, role=host.role, transport=host.transport, socket=host.socket, plan=plan)
+
+
+def targets_of(run: Run, lab: Lab) -> list[Target]:
+    """What Prometheus scrapes of the run's hosts."""
+    hosts = [host for host in lab.hosts if host.role == "server" or host.name in run.generators]
+    return [Target(job, host.name, host.role) for host in hosts for job in host.metrics_ports]

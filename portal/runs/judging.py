@@ -1,0 +1,180 @@
+"""From what the conductor brought back to a result: evidence gathered, everything judged. No database here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from portal.conductor.job import HostOutcome, Job, Outcome
+from portal.monitoring.evidence import Row, Span, Target, Watched, watch
+from portal.monitoring.queries import STEP_S
+from portal.runs.environment import changes
+from wsnode.core.judge import Agreement, Clock, Scrapes, Surroundings, judge
+from wsnode.core.protocol import Second
+from wsnode.core.result import Evidence, Host, Result, Subject
+from wsnode.core.summary import Summary, run_counters, summarise
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What judging needs to know of a run beside its outcome."""
+
+    job: Job
+    targets: Sequence[Target]
+    prometheus_url: str | None
+    grafana_url: str | None
+    subject: Subject
+    notes: Sequence[str]
+    url: str
+    ended_at: float
+    """When the last host's load was known to be over (s since the epoch)."""
+    patience_s: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A judged run, ready to be stored."""
+
+    result: Result | None
+    """None where no host has counted anything."""
+    subject: Subject
+    rows: Sequence[Row]
+    watched: Watched | None
+
+
+def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
+    """Gather the evidence and judge. Takes as long as Prometheus does, at most some seconds."""
+    hosts = [host.run for host in outcome.hosts if host.run is not None]
+    summary = summarise(facts.job.scenario, hosts)
+    subject = _subject(facts.subject, outcome)
+    if summary is None or outcome.start_at_ns is None:
+        return Judgement(None, subject, (), None)
+    start = outcome.start_at_ns / 1e9
+    opens, closes = summary.window or (0, max(1, len(summary.series)))
+    window = Span(start + opens, start + closes)
+    whole = Span(start, max(facts.ended_at, window.end))
+    watched = watch(
+        facts.prometheus_url,
+        facts.targets,
+        window=window,
+        whole=whole,
+        grafana_url=facts.grafana_url,
+        patience_s=facts.patience_s,
+    )
+    result = judge(
+        facts.job.run_id,
+        summary,
+        hosts,
+        state=outcome.state,
+        state_reason=outcome.reason,
+        subject=subject,
+        started=datetime.fromtimestamp(start, UTC),
+        host_rows=[_host_row(host) for host in outcome.hosts],
+        evidence=[_evidence(row) for row in watched.rows],
+        surroundings=_surroundings(outcome, summary, watched),
+        notes=[*facts.notes, *_notes(outcome, watched)],
+        url=facts.url,
+    )
+    return Judgement(result, subject, watched.rows, watched)
+
+
+def stable(environment: dict[str, Any]) -> dict[str, Any]:
+    """The part of a host's environment that must not change while a run is comparable."""
+    part = environment.get("stable", {})
+    return part if isinstance(part, dict) else {}
+
+
+def _subject(subject: Subject, outcome: Outcome) -> Subject:
+    """Our own server's version is what its host says is installed."""
+    if subject.source != "own":
+        return subject
+    said = [stable(host.environment_begin).get("wsnode") for host in outcome.hosts if host.role == "server"]
+    return subject.model_copy(update={"version": str(said[0]) if said and said[0] else subject.version or "unknown"})
+
+
+def _surroundings(outcome: Outcome, summary: Summary, watched: Watched) -> Surroundings:
+    changed = [
+        f"{host.name}: {change.name} {change.begin} → {change.end}"
+        for host in outcome.hosts
+        for change in changes(stable(host.environment_begin), stable(host.environment_end))
+    ]
+    restarts = [f"its counters began anew {watched.restarts} times"] if watched.restarts else []
+    return Surroundings(
+        server_changed=restarts,
+        scrapes=[Scrapes(str(seen.target), seen.expected, seen.failed, seen.missing) for seen in watched.seen],
+        agreements=list(_agreements(summary, watched)),
+        clocks=[
+            Clock(host.name, bound)
+            for host in outcome.hosts
+            if host.start_skew_s is not None and (bound := _bound(host)) is not None
+        ],
+        environment_changed=changed,
+        lost_hosts=[host.name for host in outcome.hosts if host.role == "load_generator" and host.lost],
+    )
+
+
+def _agreements(summary: Summary, watched: Watched) -> Iterator[Agreement]:
+    """Whole-run totals: the load is over on both sides of the compared samples, so that nothing is in between."""
+    counters, scenario = summary.total.counters, summary.scenario
+    steps = 2 * STEP_S
+    if watched.received is not None:
+        busiest = max(scenario.offered_per_s, _busiest(summary.series))
+        yield Agreement("messages at the server", watched.received, counters.messages_sent, max(1.0, steps * busiest))
+    if watched.opened is not None:
+        rate = max(1.0, steps * scenario.rate_per_s)
+        yield Agreement("connections at the server", watched.opened, counters.connections_opened, rate)
+
+
+def _busiest(series: Sequence[Second]) -> int:
+    """Most messages sent of one second."""
+    sent = [0, *(line.counters.messages_sent for line in series)]
+    return max((later - earlier for earlier, later in itertools.pairwise(sent)), default=0)
+
+
+def _notes(outcome: Outcome, watched: Watched) -> Iterator[str]:
+    boots = {host.name: stable(host.environment_begin).get("boot_id") for host in outcome.hosts}
+    servers = {boots[host.name] for host in outcome.hosts if host.role == "server"} - {None}
+    shared = [host.name for host in outcome.hosts if host.role == "load_generator" and boots[host.name] in servers]
+    if shared:
+        names = ", ".join(shared)
+        yield f"the server shares a kernel with the load generators {names}: each takes from what the other has"
+    if watched.fault is not None:
+        yield f"no host series: {watched.fault}"
+
+
+def _bound(host: HostOutcome) -> float | None:
+    bounds = [reading.bound_s for reading in (host.clock_begin, host.clock_end) if reading is not None]
+    return max(bounds, default=None)
+
+
+def _host_row(host: HostOutcome) -> Host:
+    counters = None
+    if host.run is not None and host.run.total is not None:
+        peak = max((line.counters.connections_open for line in host.run.series), default=None)
+        counters = run_counters(host.run.total, peak)
+    return Host(
+        name=host.name,
+        role=host.role,
+        start_skew_s=host.start_skew_s,
+        clock_offset_s=host.clock_begin.offset_s if host.clock_begin else None,
+        clock_bound_s=_bound(host),
+        counters=counters,
+        environment=host.environment_begin,
+    )
+
+
+def _evidence(row: Row) -> Evidence:
+    return Evidence(
+        name=row.name,
+        value=row.value,
+        unit=row.unit,
+        no_data=row.no_data,
+        promql=row.promql,
+        window_s=row.window_s,
+        step_s=row.step_s,
+        samples=row.samples,
+        grafana_url=row.grafana_url,
+    )

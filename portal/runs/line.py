@@ -1,0 +1,126 @@
+"""Whose turn it is: claiming queued runs one by one per machine, taking over those of dead conductors, giving up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Literal
+
+from django.conf import settings
+from django.db import IntegrityError
+from django.utils import timezone
+
+from portal.conductor.job import Outcome
+from portal.labs.lab import LabError, load_lab
+from portal.runs.conducting import Conducting, NoEnd
+from portal.runs.jobs import NoJob, job_of
+from portal.runs.judging import Judgement
+from portal.runs.machine import Holder, MachineLock
+from portal.runs.models import Run, RunEvent
+from portal.runs.states import State
+from portal.runs.store import LeaseLost, store
+from wsnode.core.result import Subject
+
+log = logging.getLogger("portal.runs")
+
+
+def conduct_run(run_id: str) -> bool:
+    """Carry a run out if it is its turn, or take it over if its conductor died. Harmless to call at any time.
+
+    True where this call had the run.
+    """
+    run = Run.objects.filter(pk=run_id).first()
+    if run is None or run.is_over:
+        return False
+    with _machine(run) as lock:
+        if lock is None or not _claimed(run):
+            return False
+        log.info("run %s: epoch %d, from %s", run.pk, run.epoch, run.state)
+        try:
+            _carry_out(run, lock)
+        except LeaseLost:
+            log.warning("run %s: epoch %d is over, another conductor has it", run.pk, run.epoch)
+        except NoEnd as error:
+            # Row and hosts are as they were: the next conductor need not wait for the lease to lapse.
+            RunEvent.objects.create(run=run, level="error", text=f"the conductor broke down: {error}")
+            Run.objects.active().filter(pk=run.pk, epoch=run.epoch).update(lease_until=timezone.now())
+    return True
+
+
+def due() -> list[str]:
+    """Runs that somebody should see to: abandoned ones, and the first in line of each machine that is free."""
+    abandoned = Run.objects.abandoned(timezone.now()).values_list("pk", flat=True)
+    return [*abandoned, *Run.objects.next_in_line().values_list("pk", flat=True)]
+
+
+@contextlib.contextmanager
+def _machine(run: Run) -> Iterator[MachineLock | None]:
+    """The machine's lock. None where a queued run has to wait, which its row then says.
+
+    An active run is taken over with or without it: its load may be going on, and nobody else can end it.
+    """
+    try:
+        lock = MachineLock(run.machine, Holder(run.pk, settings.PORTAL_URL), settings.LOCK_FOLDER)
+        free = lock.acquire()
+    except OSError as error:
+        log.error("run %s: the machine's lock: %s", run.pk, error)  # noqa: TRY400  (the message says it all)
+        run.wait_for(f"waits: the lock of the machine cannot be taken: {error}")
+        yield None
+        return
+    with lock:
+        if free or run.is_active:
+            yield lock
+            return
+        holder = lock.holder()
+        who = f"run {holder.run_id} of {holder.portal}" if holder else "another wslab"
+        run.wait_for(f"waits for the machine: {who} has it")
+        yield None
+
+
+def _claimed(run: Run) -> bool:
+    conductor = f"{socket.gethostname()}:{os.getpid()}"[:200]
+    try:
+        if run.claim(conductor, timedelta(seconds=settings.LEASE_S)):
+            return True
+    except IntegrityError:
+        log.info("run %s: another run of the machine was claimed at the same moment", run.pk)
+    if run.state == State.QUEUED:
+        others = Run.objects.filter(machine=run.machine).exclude(pk=run.pk)
+        before = others.active().first() or others.queued().order_by("created_at", "pk").first()
+        if before is not None:
+            run.wait_for(f"waits for run {before.pk}")
+    return False
+
+
+def _carry_out(run: Run, lock: MachineLock) -> None:
+    if run.takeovers > settings.TAKEOVERS:
+        _give_up(run, f"{run.takeovers} conductors in a row died over it")
+        return
+    try:
+        lab = load_lab(settings.LAB_FILE)
+        if not run.generators:
+            names = [host.name for host in lab.load_generators]
+            if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names):
+                raise LeaseLost(run.pk)
+        job = job_of(run, lab)
+    except (LabError, NoJob) as error:
+        _give_up(run, str(error))
+        return
+    Conducting(run, job, lab, lock).carry_out()
+
+
+def _give_up(run: Run, reason: str) -> None:
+    """End a run that nobody can carry out. What is known of it is kept.
+
+    In preflight no host was touched, and in judging the loads were over; between the two nobody can say.
+    """
+    state: Literal["failed", "lost"] = "failed" if run.state in (State.PREFLIGHT, State.JUDGING) else "lost"
+    if state == "lost":
+        reason += f"; nobody can say what the load did on {', '.join(run.generators)}"
+    outcome = Outcome(state=state, reason=reason, hosts=(), start_at_ns=run.start_at_ns)
+    subject = Subject(name=run.subject_name, version=run.subject_version, source="given")
+    store(run, outcome, Judgement(None, subject, (), None))
