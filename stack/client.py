@@ -78,7 +78,7 @@ class Portal:
         return answer
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """{run_id, state, state_reason, progress, url, result}."""
+        """{run_id, state, state_reason, progress (the latest live line), url, result, …}."""
         answer: dict[str, Any] = self._call("GET", f"/runs/{urllib.parse.quote(run_id)}")
         return answer
 
@@ -88,14 +88,17 @@ class Portal:
         return answer
 
     def cancel(self, run_id: str) -> None:
-        """Ask for a cancel; the run's state tells when it has come about."""
-        self._call("POST", f"/runs/{urllib.parse.quote(run_id)}/cancel")
+        """Ask for a cancel; the run's state tells when it has come about. A run that is over stays as it is."""
+        try:
+            self._call("POST", f"/runs/{urllib.parse.quote(run_id)}/cancel")
+        except PortalError as error:
+            if error.status != http.HTTPStatus.CONFLICT:
+                raise
 
     def runs(self, limit: int = 50, state: str | None = None) -> list[dict[str, Any]]:
         """The newest runs, newest first."""
         query = {"limit": str(limit)} | ({"state": state} if state else {})
-        answer = self._call("GET", f"/runs?{urllib.parse.urlencode(query)}")
-        rows: list[dict[str, Any]] = answer if isinstance(answer, list) else answer["runs"]
+        rows: list[dict[str, Any]] = self._call("GET", f"/runs?{urllib.parse.urlencode(query)}")
         return rows
 
     def active_run(self) -> dict[str, Any] | None:
@@ -104,23 +107,12 @@ class Portal:
 
 
 def _refusal(status: int, body: bytes) -> str:
-    """The portal's own words: one line, or one per field."""
-    text = body.decode(errors="replace")
+    """The portal's own words, `{"detail": [lines]}`: one line, or one under the other."""
+    text = body.decode(errors="replace").strip()
     try:
-        detail = json.loads(text)
-    except ValueError:
-        return f"the portal answers {status}: {text.strip().splitlines()[0][:200] if text.strip() else 'nothing'}"
-    if isinstance(detail, dict):
-        detail = detail.get("errors") or detail.get("detail") or detail
-    lines = [_line(entry) for entry in detail] if isinstance(detail, list) else [_line(detail)]
-    return lines[0] if len(lines) == 1 else "refused:" + "".join(f"\n  {line}" for line in lines)
-
-
-def _line(entry: object) -> str:
-    if isinstance(entry, dict):
-        words = entry.get("message") or entry.get("msg")
-        field = entry.get("field") or ".".join(str(part) for part in entry.get("loc", ()))
-        if words:
-            return f"{field}: {words}" if field and not str(words).startswith(str(field)) else str(words)
-        return ", ".join(f"{name}: {value}" for name, value in entry.items())
-    return str(entry)
+        lines = json.loads(text)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return f"the portal answers {status}: {text.splitlines()[0][:200] if text else 'nothing'}"
+    if not isinstance(lines, list):
+        lines = [lines]
+    return str(lines[0]) if len(lines) == 1 else "refused:" + "".join(f"\n  {line}" for line in lines)

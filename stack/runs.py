@@ -115,13 +115,15 @@ def follow(portal: Portal, run_id: str, progress: Progress) -> dict[str, Any]:
 
 def live(run: dict[str, Any]) -> str:
     """The run's one line of progress."""
-    words = [f"{run['run_id']} {run['state']}"]
-    if run.get("state_reason"):
-        words.append(run["state_reason"])
-    for name, value in (run.get("progress") or {}).items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            words.append(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value:.3g}")
-    return " · ".join(words)
+    now = run.get("progress")
+    if run["state"] != "running" or not now:
+        return f"{run['scenario']} {run['state']}" + (f": {run['state_reason']}" if run["state_reason"] else "")
+    p99 = now["recent"].get("p99_ns")
+    return (
+        f"{run['scenario']} running {now['second']} s · {now['connections_open']:,} connections · {now['sent']:,} sent"
+        f" · {now['received']:,} answered · {now['outstanding']:,} outstanding · {now['errors']:,} errors"
+        + (f" · p99 {p99 / 1e6:.3g} ms" if p99 is not None else "")
+    )
 
 
 def cancel_and_wait(portal: Portal, run_id: str, progress: Progress) -> str:

@@ -168,8 +168,8 @@ def _agent(host: Host) -> Service:
 def services(inventory: Inventory) -> list[Service]:
     """All of them, in the order in which `status` shows them.
 
-    Steps that are no processes, named in `after`: `packages` (what Prometheus needs is fetched), `lab` (lab.json and
-    Prometheus' files are written), `bootstrap` (database, scenarios, admin, token).
+    Steps that are no processes, named in `after`: `packages` (what can be had is here, lab.json and Prometheus' files
+    say so), `bootstrap` (database, scenarios, admin, token).
     """
     return [
         Service(
@@ -180,7 +180,7 @@ def services(inventory: Inventory) -> list[Service]:
             ),
             lambda lab, _: probes.http_ok(lab.ports["portal"], "/healthz"),
             stage=2,
-            after=("bootstrap", "lab", "broker"),
+            after=("bootstrap", "broker"),
             stop_s=8,
             port="portal",
         ),
@@ -189,7 +189,7 @@ def services(inventory: Inventory) -> list[Service]:
             lambda _: _worker("conduct", "--concurrency", "2", "-P", "prefork"),
             lambda lab, offset: probes.log_says(lab.log("worker-conduct"), "ready.", offset),
             stage=1,
-            after=("bootstrap", "lab", "broker"),
+            after=("bootstrap", "broker"),
             stop_s=10,
         ),
         Service(
@@ -197,7 +197,7 @@ def services(inventory: Inventory) -> list[Service]:
             lambda lab: _worker("tick", "--concurrency", "1", "-B", "-s", str(lab.state / "celerybeat-schedule")),
             lambda lab, offset: probes.log_says(lab.log("worker-tick"), "ready.", offset),
             stage=1,
-            after=("bootstrap", "lab", "broker"),
+            after=("bootstrap", "broker"),
             stop_s=10,
         ),
         Service(
@@ -223,7 +223,7 @@ def services(inventory: Inventory) -> list[Service]:
             _prometheus,
             lambda lab, _: probes.http_ok(lab.ports["prometheus"], "/-/ready"),
             stage=4,
-            after=("packages", "lab"),
+            after=("packages",),
             optional=True,
             port="prometheus",
         ),
@@ -241,7 +241,7 @@ def services(inventory: Inventory) -> list[Service]:
             _grafana,
             lambda lab, _: probes.http_ok(lab.ports["grafana"], "/api/health"),
             stage=4,
-            after=("lab",),
+            after=("packages",),
             optional=True,
             port="grafana",
             environment=_grafana_environment,

@@ -70,7 +70,7 @@ class Supervisor:
                 self.note(f"port {wanted} is taken: {name} is on {self.lab.ports[name]}")
         self.environment = {**environment(self.lab), procfs.MARK: self.id}
         self.processes = [self._process(service) for service in services(known)]
-        self._steps = {name: asyncio.Event() for name in ("packages", "lab", "bootstrap")}
+        self._steps = {name: asyncio.Event() for name in ("packages", "bootstrap")}
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -168,19 +168,17 @@ class Supervisor:
     async def _start(self) -> None:
         for folder in ("broker", "agents", "prometheus", "grafana"):
             (self.state / folder).mkdir(mode=0o700, exist_ok=True)
+        self._describe_lab()  # what is known now; the portal need not wait for a download
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._step("packages", (), self._find_packages))
-                group.create_task(self._step("lab", ("packages",), self._describe_lab))
-                group.create_task(self._step("bootstrap", (), self._bootstrap))
+                group.create_task(self._step("packages", self._find_packages))
+                group.create_task(self._step("bootstrap", self._bootstrap))
                 for process in self.processes:
                     group.create_task(self._start_one(process))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def _step(self, name: str, after: tuple[str, ...], action: Callable[[], Awaitable[None]]) -> None:
-        for earlier in after:
-            await self._steps[earlier].wait()
+    async def _step(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
         await action()
         self._steps[name].set()
 
@@ -196,7 +194,7 @@ class Supervisor:
         log = self.lab.log(process.name)
         if process.service.optional:
             self.note(f"{process.name} did not start ({process.reason}); the lab runs without it, see {log}")
-            await self._describe_lab()
+            self._describe_lab()
         else:
             lines = "".join(f"\n    {line}" for line in tail(log))
             raise StartError(f"{process.name} did not start: {process.reason}{lines}", f"see {log}")
@@ -227,10 +225,12 @@ class Supervisor:
         grafana = self._named("grafana")
         if grafana.service.argv(self.lab) is None:
             grafana.skip("no grafana-server on PATH" if on_path is None else f"no conf/defaults.ini beside {on_path}")
+        self._describe_lab()
 
-    async def _describe_lab(self) -> None:
+    def _describe_lab(self) -> None:
         def here(name: str) -> bool:
-            return self._named(name).state not in ("absent", "failed")
+            process = self._named(name)
+            return process.state not in ("absent", "failed") and process.service.argv(self.lab) is not None
 
         labfile.write(
             self.lab, prometheus=here("prometheus"), node_exporter=here("node-exporter"), grafana=here("grafana")

@@ -1,7 +1,7 @@
 """A supervisor over stand-in processes: `python -m tests.stack.standin SERVICES.json`. The real processes are slow to
 start and do not crash on demand; test_stack.py runs them all.
 
-SERVICES.json: [{"name", "code", "stage", "after", "stop_s", "optional"}]; `code` is Python that prints `ready` when it is.
+SERVICES.json: [{"name", "code", "stage", "after", "stop_s", "optional"}]; `code` is Python that prints `ready`.
 """
 
 import json
@@ -39,7 +39,7 @@ class StandIn(supervisor.Supervisor):
     async def _bootstrap(self) -> None:
         pass
 
-    async def _describe_lab(self) -> None:
+    def _describe_lab(self) -> None:
         pass
 
     def _serves(self, name: str) -> bool:

@@ -18,7 +18,8 @@ def start():
     def go(argv: list[str], **options) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, **options)
         started.append(child)
-        assert child.stdout and child.stdout.readline()
+        assert child.stdout
+        assert child.stdout.readline()
         return child
 
     yield go

@@ -268,7 +268,7 @@ def test_down_stops_in_order_and_a_second_down_finds_nothing(start: Start, capsy
 
 def test_a_damaged_record_is_named_with_the_way_out(state: Path) -> None:
     (state / "stack.json").write_text("{")
-    with pytest.raises(StackError, match="stack.json is damaged") as caught:
+    with pytest.raises(StackError, match=r"stack\.json is damaged") as caught:
         record.read(state)
     assert "delete" in caught.value.fix
 

@@ -155,7 +155,7 @@ def test_it_is_not_pulled_from_under_a_running_lab(clone: Clone, state: Path, mo
         supervised = True
 
     monkeypatch.setattr(record, "read", lambda _: Running())
-    with pytest.raises(StackError, match="a lab runs from .venv") as caught:
+    with pytest.raises(StackError, match=r"a lab runs from \.venv") as caught:
         venv.ensure("portal")
     assert caught.value.fix == "./wslab down first"
     assert clone.stamp.exists()
@@ -163,7 +163,7 @@ def test_it_is_not_pulled_from_under_a_running_lab(clone: Clone, state: Path, mo
 
 def test_a_clone_that_cannot_be_written_is_one_clear_line(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != clone.root)  # CI is root, who may write anywhere
-    with pytest.raises(StackError, match="cannot be written, so no .venv can be made in it") as caught:
+    with pytest.raises(StackError, match=r"cannot be written, so no \.venv can be made in it") as caught:
         venv.ensure("portal")
     assert "clone it into a folder of your own" in caught.value.fix
     assert clone.steps == []
