@@ -216,7 +216,7 @@ class Scenario(BaseModel):
     @classmethod
     def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
         # YAML reads `clients: yes` as true, which pydantic would take for 1.
-        if isinstance(value, bool) and info.field_name != "reconnect":
+        if isinstance(value, bool) and allowed_range(info.field_name or ""):
             raise PydanticCustomError("not_a_switch", "Input should not be true or false")
         return value
 

@@ -24,7 +24,7 @@ _TIME = {"ns": Decimal("1e-9"), "us": Decimal("1e-6"), "µs": Decimal("1e-6"), "
 _RATIO = {"%": Decimal("0.01"), "": Decimal(1)}
 _RATE = {"/s": Decimal(1)}
 _COUNT = {"": Decimal(1)}
-_EXPRESSION = re.compile(r"\s*([a-z_]+(?:\.[a-z0-9]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
+_EXPRESSION = re.compile(r"\s*([a-z_][a-z0-9_]*(?:\.[a-z0-9]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(\S*)\s*")
 
 
 class Threshold(NamedTuple):
