@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
-from kombu.exceptions import OperationalError
 
 from portal.config.celery import app
 
@@ -27,10 +26,10 @@ def _database() -> str | None:
 
 
 def _broker() -> str | None:
-    try:
-        with app.connection_for_write() as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
-            broker.default_channel.client.ping()
-    except (OperationalError, OSError) as error:
-        return f"broker: {error}"
+    with app.connection_for_write(connect_timeout=2) as broker:
+        try:
+            # Opening a channel to Redis pings it.
+            broker.channel()
+        except (*broker.connection_errors, *broker.channel_errors, OSError) as error:
+            return f"broker: {error}"
     return None

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.responses import Status
 from ninja.security import HttpBearer, SessionAuth
 from ninja.throttling import BaseThrottle
 from pydantic import Field
@@ -152,11 +153,11 @@ def _json(content: str) -> HttpResponse:
 
 
 @api.post("/runs", response={201: RunOut, **REFUSALS}, summary="Queue a run")
-def post_run(request: HttpRequest, body: RunIn) -> tuple[int, dict[str, Any]]:
+def post_run(request: HttpRequest, body: RunIn) -> Status[dict[str, Any]]:
     """Queue a run. Refused with every line that is wrong."""
     subject = GivenSubject(body.subject.name, body.subject.version) if body.subject else None
     run = create_run(_user(request), body.scenario, body.set, accept_partial=body.accept_partial, subject=subject)
-    return 201, _facts(run)
+    return Status(201, _facts(run))
 
 
 @api.get("/runs", response={200: list[RunOut], **REFUSALS}, summary="Runs, newest first")
@@ -184,12 +185,12 @@ def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
 
 
 @api.post("/runs/{run_id}/cancel", response={202: RunOut, **REFUSALS}, summary="Ask for a run's end")
-def cancel_run(request: HttpRequest, run_id: str) -> tuple[int, dict[str, Any]]:
+def cancel_run(request: HttpRequest, run_id: str) -> Status[dict[str, Any]]:
     """A queued run is cancelled at once; an active one when every host has said so."""
     run = _run(run_id)
     if not run.request_cancel(_user(request)):
         raise HttpError(409, f"run {run.pk} is over: it is {run.state}")
-    return 202, _facts(run)
+    return Status(202, _facts(run))
 
 
 @api.get("/runs/{run_id}/result", response={200: Result, **REFUSALS}, summary="The machine-readable result")

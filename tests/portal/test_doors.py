@@ -1,0 +1,86 @@
+"""Every address needs a login, but for the few that are named here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from portal.config.celery import app
+from portal.runs.states import State
+from tests.portal.factories import make_run, make_user
+
+pytestmark = pytest.mark.django_db
+OPEN = {"accounts/login/", "healthz"}
+"""No login at all. The API has its tokens."""
+
+
+def addresses(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[str]:
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if isinstance(pattern, URLResolver):
+            yield from addresses(pattern.url_patterns, prefix + str(pattern.pattern))
+        else:
+            assert isinstance(pattern, URLPattern)
+            yield prefix + str(pattern.pattern)
+
+
+def test_there_are_addresses_to_look_at() -> None:
+    found = set(addresses())
+    assert {"", "runs/", "accounts/login/", "healthz", "api/v1/runs"} <= found
+
+
+@pytest.mark.parametrize("address", sorted(set(addresses())))
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_stranger_gets_no_further_than_the_login(address: str, method: str) -> None:
+    run = make_run(make_user(), State.FINISHED)
+    path = "/" + address.replace("<str:run_id>", run.pk).replace("<run_id>", run.pk).replace("<path:path>", "x")
+    response = getattr(Client(), method)(path)
+    if address in OPEN:
+        assert response.status_code in (200, 503)
+    elif address.startswith("api/v1/") and address != "api/v1/":
+        assert response.status_code in (401, 405)
+    else:
+        assert response.status_code == 302
+        assert response["Location"].startswith("/accounts/login/")
+    assert run.pk not in response.content.decode()
+
+
+def test_every_answer_carries_the_strict_headers() -> None:
+    response = Client().get("/accounts/login/")
+    policy = dict(part.split(" ", 1) for part in response["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert "unsafe" not in response["Content-Security-Policy"]
+    assert response["X-Frame-Options"] == "DENY"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Referrer-Policy"] == "same-origin"
+
+
+def test_cookies_are_kept_from_scripts_and_other_sites() -> None:
+    make_user("ada")
+    client = Client()
+    client.post("/accounts/login/", {"username": "ada", "password": "a long pass phrase"})
+    cookie = client.cookies[django_settings.SESSION_COOKIE_NAME]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    assert django_settings.CSRF_COOKIE_HTTPONLY
+
+
+def test_healthz_is_well_when_database_and_broker_answer() -> None:
+    # The broker of the tests has no ping of its own: what counts is that the check reaches it.
+    assert app.conf.broker_url == "memory://"
+    response = Client().get("/healthz")
+    assert (response.status_code, response.content) == (200, b"ok\n")
+
+
+def test_healthz_names_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    address = f"redis+socket://{tmp_path}/no.sock"
+    monkeypatch.setitem(app.conf, "broker_url", address)
+    monkeypatch.setitem(app.conf, "broker_write_url", address)
+    response = Client().get("/healthz")
+    assert response.status_code == 503
+    assert response.content.startswith(b"broker: ")
