@@ -1,6 +1,7 @@
 """What is typed: understood, or refused with a way out, before anything is started."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,6 @@ def test_a_dotenv_file_gives_what_the_environment_does_not(tmp_path: Path, monke
     monkeypatch.setenv("WSLAB_C", "")
     monkeypatch.delenv("WSLAB_C")
     dotenv.load(file)
-    import os
-
     assert (os.environ["WSLAB_A"], os.environ["WSLAB_B"], os.environ["WSLAB_C"]) == ("one two", "environment", "#1")
 
 

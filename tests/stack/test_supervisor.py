@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stack import lifecycle, procfs, record, status
+from stack import inventory, lifecycle, procfs, record, status
 from stack.errors import StackError
 from stack.terminal import Progress
 from tests.stack.standin import SLEEP
@@ -241,6 +242,20 @@ def test_only_one_supervisor_has_a_state_folder(start: Start) -> None:
     second = start({"name": "web"})
     assert second.child.wait(10) == 75
     assert stack.child.poll() is None
+    assert stack.end() == 0
+
+
+def test_a_taken_port_is_replaced_said_and_recorded(start: Start) -> None:
+    wanted = inventory.read().ports["portal"]
+    with socket.create_server(("127.0.0.1", wanted)):
+        stack = start({"name": "web"})
+        line = stack.until(f"port {wanted} is taken: portal is on ")
+        stack.until("Z ready\n")
+    found = stack.record()
+    port = int(line.split()[-1])
+    assert found.data["ports"]["portal"] == port != wanted
+    assert found.urls["portal"] == f"http://127.0.0.1:{port}"
+    assert f"port {wanted} is taken: portal is on {port}" in status.status(stack.state)["notes"]
     assert stack.end() == 0
 
 
