@@ -1,0 +1,95 @@
+"""`lab.json`: read as its golden file says, written by the embedded stack, refused with a clear error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portal.labs.lab import SCHEMA_VERSION, Lab, LabError, load_lab
+
+GOLDEN = Path(__file__).with_name("lab.json")
+
+
+def test_the_golden_file_is_read_and_written_without_loss() -> None:
+    lab = load_lab(GOLDEN)
+    assert lab.model_dump(mode="json") == json.loads(GOLDEN.read_text())
+    assert lab.schema_version == SCHEMA_VERSION == 1
+    assert lab.server.name == "server"
+    assert [host.name for host in lab.load_generators] == ["load-1"]
+    assert lab.run_url("echo") == "ws://198.18.0.11:3000/echo"
+
+
+def test_the_schemas_fields_are_those_of_the_design() -> None:
+    schema = Lab.model_json_schema()
+    assert set(schema["properties"]) == {
+        "schema_version", "lab", "machine", "hosts", "targets", "prometheus_url", "grafana_url",
+    }  # fmt: skip
+    assert set(schema["$defs"]["LabHost"]["properties"]) == {
+        "name", "role", "transport", "address", "port", "user", "host_keys", "proxy_jump", "socket", "metrics_ports",
+        "ws_url",
+    }  # fmt: skip
+
+
+def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        place: Any = data
+        for part in parents:
+            place = place[int(part) if part.isdigit() else part]
+        place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_set("schema_version", 2), "schema_version is 2, wanted 1"),
+        (_set("machine", "../evil"), "machine: String should match pattern"),
+        (_set("hosts.0.role", "proxy"), "hosts.0.role: Input should be 'server' or 'load_generator'"),
+        (_set("hosts.0.password", "x"), "hosts.0.password: Extra inputs are not permitted"),
+        (_set("hosts.0.metrics_ports", {"node": 70000}), "less than or equal to 65535"),
+        (_set("hosts.0.socket", "agent.sock"), "hosts.0.socket: String should match pattern '^/'"),
+        (_set("hosts.0.ws_url", None), "hosts: the server server has no ws_url"),
+        (_set("hosts.1.role", "server"), "hosts: 2 with the role server, wanted exactly one"),
+        (_set("hosts.1.name", "server"), "hosts: the name 'server' is there twice"),
+        (_set("hosts", []), "hosts: Tuple should have at least 1 item"),
+        (_set("prometheus_url", "127.0.0.1:9090"), "prometheus_url: String should match pattern"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_file(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    data = json.loads(GOLDEN.read_text())
+    change(data)
+    file = tmp_path / "lab.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(LabError) as error:
+        load_lab(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "No such file or directory; start the stack (./wslab up) or export the inventory"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "schema_version is None, wanted 1"),
+    ],
+)
+def test_a_file_that_is_missing_or_no_lab_says_how_to_get_one(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    file = tmp_path / "lab.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(LabError) as error:
+        load_lab(file)
+    assert complaint in str(error.value)
+    assert "WSLAB_LAB" in str(error.value)
