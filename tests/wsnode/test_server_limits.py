@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.wsnode.serving import Server, eventually, frame, raw, read_answer, read_close, reset, serving, upgrade
+from wsnode.core.metrics import SERVER, for_job
+from wsnode.server.admission import Admission, Limits
+from wsnode.server.engines import make_engine
+from wsnode.telemetry import Layout, SharedTable
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +199,37 @@ def test_a_client_that_stays_after_its_offence_is_cut_off(server):
         assert read_close(sock) == 1009
         assert server.metrics().total("websocket_active_connections") == 1
         server.total_becomes("websocket_active_connections", 0)
+
+
+def test_a_fault_of_the_server_s_own_closes_with_1011_as_internal(caplog):
+    table = SharedTable.create(Layout(for_job(SERVER)), slots=1)
+    counters = table.layout.counters()
+    counters.message_processing.bounds = None  # the fault: bisect cannot search it
+    limits = Limits(
+        workers=1,
+        connections_total=None,
+        connections_per_worker=10,
+        message_bytes=1000,
+        backlog_bytes=1000,
+        ping_interval_s=None,
+        ping_timeout_s=None,
+        compression=False,
+    )
+    admission = Admission(limits, counters, table, table.writer(table.acquire(), counters))
+
+    async def run():
+        engine = make_engine("websockets", admission)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await engine.start(listener)
+            async with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/echo", proxy=None) as client:
+                await client.send("hello")
+                assert await client.recv() == "hello"
+                await client.wait_closed()
+            await engine.drain(1)
+            return client.close_code
+
+    assert asyncio.run(run()) == 1011
+    assert {kind: count for kind, count in counters.errors.items() if count} == {"internal": 1}
+    assert counters.connections == 0
+    assert "connection handler failed" in caplog.text
+    table.close()

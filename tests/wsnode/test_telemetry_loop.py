@@ -83,7 +83,7 @@ def test_cpu_use_is_that_of_the_last_full_second(table, run):
     async def main():
         monitor.start()
         began, spent = time.perf_counter_ns(), time.process_time_ns()
-        while time.perf_counter_ns() - began < SECOND_NS // 2:
+        while time.process_time_ns() - spent < SECOND_NS * 2 // 5:
             pass
         await until(lambda: counters.cpu_usage)
         ratio = (time.process_time_ns() - spent) / (time.perf_counter_ns() - began)
@@ -91,7 +91,7 @@ def test_cpu_use_is_that_of_the_last_full_second(table, run):
         return ratio
 
     ratio = run(main())
-    assert ratio > 0.2
+    assert ratio > 0.02
     assert counters.cpu_usage / 1000 / 100 == pytest.approx(ratio, abs=0.15)
     assert counters.eventloop_utilization / 1_000_000 == pytest.approx(ratio, abs=0.15)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -96,8 +97,6 @@ def test_the_lowest_free_slot_is_taken_next_and_a_full_table_says_so(table):
 
 
 def test_a_slot_says_whose_it_is_until_it_is_folded(table):
-    import os
-
     slot, _, writer = writer_on(table)
     writer.flush()
     (reading,) = table.read()

@@ -44,7 +44,10 @@ class StartError(RuntimeError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file with these options; the line wins over it"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with these options (/etc/wsnode/serve.toml on lab hosts); the command line wins over it",
     )
     add_options(parser)
 
