@@ -148,10 +148,10 @@ def test_a_given_python_that_is_too_old_is_refused_by_name_and_version(place: Pl
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("/nowhere/python", "is no program"), ("broken", "does not run as a Python")]
+    ("given", "said"), [("/nowhere/python", "is no program"), ("broken", "does not run as a Python: no libpython")]
 )
 def test_a_given_python_that_is_none_is_refused(place: Place, given: str, said: str) -> None:
-    place.program("bin/broken", "exit 1")
+    place.program("bin/broken", "echo 'no libpython' >&2; exit 1")
     place.python("bin/python3.13", "3.13.0")
     done = place.run("up", folders=("bin",), WSLAB_PYTHON=given)
     assert done.returncode == 2
