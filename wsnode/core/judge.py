@@ -218,8 +218,8 @@ def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
         end, begin = lines[-1].host, before.host if before else None
         core_s = end.core_s - (begin.core_s if begin else 0)
         stolen_s = end.steal_s + end.throttled_s - (begin.steal_s + begin.throttled_s if begin else 0)
-        if core_s > 0 and stolen_s / core_s > STEAL_SUSPECT:
-            ratio = stolen_s / core_s
+        ratio = round(stolen_s / core_s, 9) if core_s > 0 else 0.0
+        if ratio > STEAL_SUSPECT:
             invalid = ratio > STEAL_INVALID
             yield Reason(
                 "invalid" if invalid else "suspect",
@@ -359,7 +359,7 @@ def lab_notes(hosts: Iterable[Observed]) -> list[str]:
         names = f"{', '.join(servers)} and {', '.join(generators)}"
         notes.append(f"{names} share {shared}: what a load generator takes, the server has not")
         dropped = max(_dropped(host) for host in sharers)
-        if dropped:
+        if dropped > 0:
             notes.append(f"the kernel that {names} share dropped {dropped:,} packets during the run")
     return notes
 

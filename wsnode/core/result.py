@@ -238,7 +238,7 @@ def read_result(data: object) -> Result:
         pydantic.ValidationError: it is not of the schema it names.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise UnknownSchema(f"result schema_version {version!r}: this wsnode reads {SCHEMA_VERSION}")
     return Result.model_validate(data)
 

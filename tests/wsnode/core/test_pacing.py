@@ -71,13 +71,11 @@ def test_the_measure_of_flatness_sees_gaps_and_heaps() -> None:
         (1000, 10),
         (1000, 1000),
         (5000, 100),
-        (65_536, 805),
         (70_200, 805),
         (99_991, 333),
         (100_000, 10),
-        (100_000, 250),
         (100_000, 1000),
-        (100_000, 60_000),
+        (20_000, 60_000),
     ],
 )
 def test_any_millisecond_is_offered_its_mean_of_messages_within_three(clients: int, interval_ms: int) -> None:
