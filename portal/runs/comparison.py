@@ -6,6 +6,7 @@ which side of the other a value lies, by its metric's definition.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,8 @@ LATENCY_STATISTICS = {
     "handshake": ("p50", "p95", "p99"),
 }
 """What of each latency is compared, in order."""
+
+_LEVEL = re.compile(r"^(suspect|invalid): ")
 
 Direction = Literal["better", "worse", "same", "higher", "lower", "no value"]
 Part = Literal["subject", "scenario", "environment"]
@@ -142,7 +145,7 @@ def _row(key: str, group: str, title: str, results: tuple[Result, Result]) -> Ro
         contender=values[1],
         base_null=nulls[0],
         contender_null=nulls[1],
-        direction=direction(*values, definition, estimate=key.startswith("latency_s.")),
+        direction=direction(values[0], values[1], definition, estimate=key.startswith("latency_s.")),
     )
 
 
@@ -162,7 +165,7 @@ def _subject(result: Result) -> dict[str, str]:
 
 def _scenario(result: Result) -> dict[str, str]:
     return {
-        name: "; ".join(value) if isinstance(value, (list, tuple)) else str(value)
+        name: "; ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
         for name, value in result.scenario.model_dump(exclude={"description"}).items()
         if value is not None
     }
@@ -188,7 +191,8 @@ def _cautions(base: Result, contender: Result, differences: list[Difference]) ->
     cautions = []
     for name, result in (("base", base), ("contender", contender)):
         if result.validity != "valid":
-            cautions.append(f"The {name} is {result.validity}: {'; '.join(result.reasons) or 'no reason was given'}.")
+            reasons = "; ".join(_LEVEL.sub("", reason) for reason in result.reasons)
+            cautions.append(f"The {name} is {result.validity}: {reasons or 'no reason was given'}.")
         if result.state != "finished":
             cautions.append(f"The {name} did not finish: it was {result.state}.")
         if result.window is None:

@@ -31,13 +31,16 @@ MISSING = Figure(NONE)
 
 
 def figure(value: float | None, unit: str) -> Figure:
-    """A value of the result or the evidence, in `unit` as `DEFINITIONS` and the queries name it."""
+    """A value of the result or the evidence, in `unit` as `DEFINITIONS` and the queries name it; the difference of two
+    ratios is in `points`, of 100."""
     if value is None or not math.isfinite(value):
         return MISSING
     if unit == "s":
         return latency(value)
     if unit == "ratio":
         return ratio(value)
+    if unit == "points":
+        return Figure(number(round(value * 100, 10)), "points")
     if unit in ("bytes", "bytes/s", "B", "B/s"):
         whole = size(value)
         return Figure(whole.text, whole.unit + "/s") if unit.endswith("/s") else whole

@@ -46,6 +46,11 @@ class Repair(NamedTuple):
     text: str
     settings: dict[str, str]
 
+    @property
+    def assignments(self) -> str:
+        """The settings as `field=value`, with spaces between."""
+        return " ".join(f"{name}={value}" for name, value in self.settings.items())
+
 
 class PlainPlan(NamedTuple):
     """A plan as it is read."""

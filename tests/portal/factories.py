@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from portal.accounts.models import User
-from portal.runs.models import Environment, EvidenceRow, NamedScenario, Run, RunEvent, RunSecond, Summary
+from portal.conductor.job import ClockReading, HostOutcome, Outcome
+from portal.runs.archive import pack
+from portal.runs.models import Archive, Environment, EvidenceRow, NamedScenario, Run, RunEvent, RunSecond, Summary
 from portal.runs.states import ACTIVE, State
 from wsnode.core.histogram import Histogram
 from wsnode.core.judge import Surroundings, judge
@@ -138,7 +140,7 @@ def make_result(
     *,
     subject: Subject | None = None,
     surroundings: Surroundings | None = None,
-    notes: Sequence[str] = ("generator and server share a kernel",),
+    notes: Sequence[str] = ("the server shares a kernel with the load generators",),
     evidence: Sequence[Evidence] | None = None,
     runs: Sequence[HostRun] | None = None,
     **load: Any,
@@ -199,19 +201,34 @@ def make_finished(
     user: User,
     scenario: Scenario = SMOKE,
     *,
-    result: Result | None = None,
     load: dict[str, Any] | None = None,
+    judged: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Run:
-    """A finished run with everything that is kept of it but its archive (see `add_archive`)."""
+    """A finished run with all that is kept of it. `load` goes to `host_run`, `judged` to `make_result`."""
     run = make_run(user, State.FINISHED, scenario, **fields)
-    if result is None:
-        subject = None
-        if run.subject_name:
-            subject = Subject(name=run.subject_name, version=run.subject_version, source="given")
-        result = make_result(run.id, scenario, subject=subject, **(load or {}))
-    keep(run, result)
+    subject = None
+    if run.subject_name:
+        subject = Subject(name=run.subject_name, version=run.subject_version, source="given")
+    runs = host_runs(scenario, **(load or {}))
+    keep(run, make_result(run.id, scenario, subject=subject, runs=runs, **(judged or {})))
+    add_archive(run, runs)
     return run
+
+
+def add_archive(run: Run, runs: Sequence[HostRun]) -> None:
+    """The archive of a run whose hosts came to this."""
+    summary = summarise(run.scenario_model, runs)
+    assert summary is not None
+    clock = ClockReading(offset_s=0.00001, bound_s=0.00005)
+    environment = {"stable": STABLE, "volatile": VOLATILE}
+    hosts = [
+        HostOutcome("server", "server", clock, clock, None, environment, environment),
+        *(HostOutcome(r.name, "load_generator", clock, clock, 0.0008, environment, environment, r) for r in runs),
+    ]
+    outcome = Outcome("finished", None, hosts, round(NOW.timestamp() * 1e9))
+    content = pack(run_id=run.pk, scenario=run.scenario, outcome=outcome, seconds=summary.series, series=(), log=())
+    Archive.objects.create(run=run, content=content)
 
 
 def keep(run: Run, result: Result) -> None:
