@@ -78,9 +78,10 @@ def _python(*arguments: str) -> list[str]:
 
 
 def _worker(name: str, *options: str) -> list[str]:
+    """A queue's worker. Django's checks would load every page and form, a third of its start; the tests run them."""
     return _python(
-        "celery", "-A", "portal.config", "worker", "-Q", name, "-n", f"{name}@%h", "--loglevel", "INFO",
-        "--without-mingle", "--without-gossip", *options,
+        "celery", "-A", "portal.config", "--skip-checks", "worker", "-Q", name, "-n", f"{name}@%h",
+        "--loglevel", "INFO", "--without-mingle", "--without-gossip", *options,
     )  # fmt: skip
 
 

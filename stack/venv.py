@@ -1,4 +1,4 @@
-"""Makes .venv from the hashed lock, only when lock, interpreter or pyproject.toml changed; then `python -m stack`.
+"""Makes .venv from the hashed lock, only when the lock or the interpreter changed; then becomes `python -m stack`.
 
 Runs under any Python >= 3.12 before a dependency is there: standard library only. The stamp (.venv/wslab.json) is
 taken away first and written last, so that an interrupted build is never mistaken for a whole one; a lock on the
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,17 @@ def python() -> Path:
     return VENV / "bin" / "python"
 
 
-def digest(path: Path) -> str:
+def digest(content: bytes) -> str:
     """What a file holds, in short."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def project() -> str:
+    """The part of pyproject.toml that an editable install depends on; how the linters are set is none of it."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        whole = tomllib.load(file)
+    parts = [whole.get("build-system"), whole.get("project"), whole.get("tool", {}).get("setuptools")]
+    return digest(json.dumps(parts, sort_keys=True).encode())
 
 
 def wanted(kind: str, version: str) -> dict[str, Any]:
@@ -52,34 +61,35 @@ def wanted(kind: str, version: str) -> dict[str, Any]:
     return {
         "root": str(ROOT),
         "python": version,
-        "pyproject": digest(ROOT / "pyproject.toml"),
-        "locks": {name: digest(ROOT / "requirements" / f"{name}.txt") for name in KINDS[: KINDS.index(kind) + 1]},
+        "project": project(),
+        "locks": {
+            name: digest((ROOT / "requirements" / f"{name}.txt").read_bytes())
+            for name in KINDS[: KINDS.index(kind) + 1]
+        },
     }
 
 
-def stale(stamp: dict[str, Any] | None, want: dict[str, Any]) -> str | None:
-    """Why an environment with this stamp must be made anew; None: it may stay (though it may lack the wanted kind)."""
-    if stamp is None:
+def stale(stamp: dict[str, Any], want: dict[str, Any]) -> str | None:
+    """Why an environment with this stamp must be made anew; None: it may stay, perhaps with something added."""
+    if not stamp:
         return "it was not made, or not finished, by ./wslab"
     if stamp.get("root") != want["root"]:
         return f"it was made for {stamp.get('root')}"
     if stamp.get("python") != want["python"]:
         return f"Python was {stamp.get('python')} and is {want['python']}"
-    if stamp.get("pyproject") != want["pyproject"]:
-        return "pyproject.toml changed"
     for name, lock in want["locks"].items():
         if stamp.get("locks", {}).get(name, lock) != lock:
             return f"requirements/{name}.txt changed"
     return None
 
 
-def read_stamp() -> dict[str, Any] | None:
-    """None where the environment is missing, half-made or somebody else's."""
+def read_stamp() -> dict[str, Any]:
+    """Empty where the environment is missing, half-made or somebody else's."""
     try:
         value = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def venv_version() -> str | None:
@@ -130,9 +140,11 @@ def ensure(kind: str) -> None:
     with building(progress) as lock:
         if _whole(kind):  # the one that was waited for has made it
             return
-        version = _version()
+        version, stamp = _version(), read_stamp()
+        if "dev" in stamp.get("locks", {}):
+            kind = "dev"  # a developer's stays one
         want = wanted(kind, version)
-        why = stale(read_stamp(), want) if venv_version() == version else "its Python has gone or is another"
+        why = stale(stamp, want) if venv_version() == version else "its Python has gone or is another"
         _check_writable()
         begun = time.monotonic()
         log = paths.make_state_dir() / "logs" / "setup.log"
@@ -144,8 +156,9 @@ def ensure(kind: str) -> None:
                     progress.say(f".venv is made anew: {why}")
                 _remove()
                 builder.create()
-            builder.install(kind)
-            if why is not None:
+            if why is not None or not _has(stamp, want["locks"]):
+                builder.install(kind)
+            if why is not None or stamp.get("project") != want["project"]:
                 builder.install_project()
         record.write_json(STAMP, want, mode=0o644)
         progress.clear()
@@ -157,7 +170,11 @@ def _whole(kind: str) -> bool:
     if version is None or (Path(sys.prefix) != VENV and version != _version()):
         return False
     stamp, want = read_stamp(), wanted(kind, version)
-    return stale(stamp, want) is None and stamp is not None and set(want["locks"]) <= set(stamp["locks"])
+    return stale(stamp, want) is None and stamp.get("project") == want["project"] and _has(stamp, want["locks"])
+
+
+def _has(stamp: dict[str, Any], locks: dict[str, str]) -> bool:
+    return set(locks) <= set(stamp.get("locks", {}))
 
 
 def _check_writable() -> None:
@@ -308,7 +325,7 @@ def main(argv: list[str]) -> int:  # noqa: RET503  (execv does not return)
     except KeyboardInterrupt:
         print("\nwslab: interrupted while making .venv; the next start begins it anew", file=sys.stderr)
         return 130
-    interpreter = python() if need is not None and read_stamp() is not None else Path(sys.executable)
+    interpreter = python() if need is not None and read_stamp() else Path(sys.executable)
     os.execv(interpreter, [str(interpreter), "-m", "stack", *argv])  # noqa: S606
 
 

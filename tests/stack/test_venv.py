@@ -24,7 +24,7 @@ class Clone:
         (root / "requirements").mkdir(parents=True)
         self.write("requirements/portal.txt", "a==1\n")
         self.write("requirements/dev.txt", "a==1\nb==2\n")
-        self.write("pyproject.toml", "[project]\n")
+        self.write("pyproject.toml", '[project]\nname = "wsnode"\n')
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text)
@@ -71,17 +71,31 @@ def test_the_developers_lock_is_added_to_what_is_there_and_serves_the_portal_too
     assert clone.ensure("dev") == []
 
 
-@pytest.mark.parametrize(
-    ("file", "why"),
-    [("requirements/portal.txt", "requirements/portal.txt changed"), ("pyproject.toml", "pyproject.toml changed")],
-)
-def test_a_changed_lock_or_project_makes_it_anew_and_says_why(
-    clone: Clone, file: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_lock_makes_it_anew_and_says_why(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     clone.ensure("portal")
-    clone.write(file, "changed\n")
+    clone.write("requirements/portal.txt", "changed\n")
     assert clone.ensure("portal") == ["create", "portal", "project"]
-    assert f".venv is made anew: {why}" in capsys.readouterr().err
+    assert ".venv is made anew: requirements/portal.txt changed" in capsys.readouterr().err
+
+
+def test_a_changed_project_is_installed_again_without_a_new_environment(clone: Clone) -> None:
+    clone.ensure("portal")
+    clone.write("pyproject.toml", '[project]\nname = "other"\n')
+    assert clone.ensure("portal") == ["project"]
+    assert clone.ensure("portal") == []
+
+
+def test_a_changed_linter_setting_changes_nothing(clone: Clone) -> None:
+    clone.ensure("portal")
+    clone.write("pyproject.toml", '[project]\nname = "wsnode"\n\n[tool.ruff]\nline-length = 90\n')
+    assert clone.ensure("portal") == []
+
+
+def test_a_developers_environment_stays_one_when_it_is_made_anew(clone: Clone) -> None:
+    clone.ensure("dev")
+    clone.write("requirements/portal.txt", "changed\n")
+    assert clone.ensure("portal") == ["create", "dev", "project"]
+    assert clone.ensure("dev") == []
 
 
 def test_a_changed_developers_lock_does_not_concern_the_portal(clone: Clone) -> None:
