@@ -10,31 +10,32 @@ import zstandard
 
 from portal.conductor.job import ClockReading, HostOutcome, Outcome
 from portal.monitoring.prometheus import Series
-from wsnode.core.protocol import Second
+from portal.runs.deltas import grow, shrink
 
 FORMAT = 1
 LEVEL = 10
-"""Cumulative lines repeat themselves; above 10 zstd gains little and takes seconds."""
+"""Above 10 zstd gains little and takes seconds."""
 
 
 def pack(
     *,
     run_id: str,
     scenario: dict[str, Any],
-    outcome: Outcome | None,
-    seconds: Iterable[Second],
+    outcome: Outcome,
+    seconds: Iterable[bytes],
     series: Sequence[tuple[str, Sequence[Series]]],
     log: Iterable[dict[str, str]],
 ) -> bytes:
-    """Everything as bytes. `seconds` are the merged cumulative lines; `series` the samples behind the evidence."""
+    """Everything as bytes. `seconds` are the merged cumulative lines in order, each as `RunSecond` keeps it; `series`
+    the samples behind the evidence."""
     data = {
         "format": FORMAT,
         "run_id": run_id,
         "scenario": scenario,
-        "state": outcome.state if outcome else None,
-        "start_at_ns": outcome.start_at_ns if outcome else None,
-        "hosts": [_host(host) for host in outcome.hosts] if outcome else [],
-        "seconds": [second.model_dump(mode="json", exclude_defaults=True) for second in seconds],
+        "state": outcome.state,
+        "start_at_ns": outcome.start_at_ns,
+        "hosts": [_host(host) for host in outcome.hosts],
+        "seconds": list(shrink(json.loads(zstandard.decompress(line)) for line in seconds)),
         "series": [
             {"selector": selector, "result": [{"labels": one.labels, "samples": one.samples} for one in found]}
             for selector, found in series
@@ -43,6 +44,12 @@ def pack(
     }
     text = json.dumps(data, separators=(",", ":")).encode()
     return zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(text)
+
+
+def unpack(content: bytes) -> dict[str, Any]:
+    """What `pack` was given, `seconds` as cumulative lines in the wire form of `wsnode.core.protocol.Second`."""
+    data: dict[str, Any] = json.loads(zstandard.decompress(content))
+    return {**data, "seconds": list(grow(data["seconds"]))}
 
 
 def _host(host: HostOutcome) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from portal.runs.judging import Facts, Judgement, judge_outcome
 from portal.runs.machine import MachineLock
 from portal.runs.models import Run, RunEvent, RunSecond
 from portal.runs.states import State, way
-from portal.runs.store import LeaseLost, store
+from portal.runs.store import LeaseLost, packing, store
 from wsnode.core.result import Subject
 
 T = TypeVar("T")
@@ -65,7 +65,8 @@ class Conducting:
         self._lease = timedelta(seconds=settings.LEASE_S)
         self._renewed = time.monotonic()
         self._control = Control()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        """None: the other thread has ended, look."""
 
     def carry_out(self) -> None:
         """From preflight, or from where a dead conductor left off, to the end.
@@ -75,11 +76,11 @@ class Conducting:
             NoEnd: the channels' side broke down; the row is as it was, for the next conductor.
         """
         if self._job.stage == "preflight":
-            self._write([Said(text, "warning") for text in self._meanwhile(self._unwatched)])
+            self._write([Said(text, "warning") for text in self._meanwhile("looking for its targets", self._unwatched)])
         scenario = self._job.scenario
         longest_s = scenario.duration_s + scenario.drain_s + GRACE_S
         try:
-            outcome = self._meanwhile(self._conduct, longest_s)
+            outcome = self._meanwhile("conducting", self._conduct, longest_s)
         except BaseException:
             self._control.abandon.set()
             raise
@@ -105,7 +106,7 @@ class Conducting:
         except PrometheusError as error:
             return [f"{error}: host figures will be missing"]
 
-    def _meanwhile(self, work: Callable[[], T], longest_s: float | None = None) -> T:
+    def _meanwhile(self, name: str, work: Callable[[], T], longest_s: float | None = None) -> T:
         """Run `work`, which touches no database, in a thread, and meanwhile do everything that does.
 
         Raises:
@@ -118,9 +119,9 @@ class Conducting:
                 done.set_result(work())
             except BaseException as error:  # whatever it is, this thread has to know
                 done.set_exception(error)
+            self._events.put(None)
 
-        thread = threading.Thread(target=target, name=f"{self.run.pk}-{work.__name__}", daemon=True)
-        thread.start()
+        threading.Thread(target=target, name=f"{self.run.pk} {name}", daemon=True).start()
         deadline = None if longest_s is None else time.monotonic() + longest_s
         while not done.done():
             self._attend(self._next_events(min(POLL_S, settings.HEARTBEAT_S)))
@@ -130,19 +131,19 @@ class Conducting:
         try:
             return done.result()
         except Exception as error:
-            log.exception("run %s: %s broke down", self.run.pk, work.__name__)
+            log.exception("run %s: %s broke down", self.run.pk, name)
             raise NoEnd(f"{type(error).__name__}: {error}") from error
 
     # --- this thread: the database ----------------------------------------------------------------------------------
     def _next_events(self, timeout_s: float) -> list[Event]:
         """All events that are there; waits for the first."""
-        events: list[Event] = []
+        events: list[Event | None] = []
         try:
             events.append(self._events.get(timeout=timeout_s) if timeout_s else self._events.get_nowait())
             while True:
                 events.append(self._events.get_nowait())
         except queue.Empty:
-            return events
+            return [event for event in events if event is not None]
 
     def _attend(self, events: Sequence[Event]) -> None:
         if events or time.monotonic() - self._renewed >= settings.HEARTBEAT_S:
@@ -181,18 +182,20 @@ class Conducting:
             self.run = self._patiently(lambda: _advanced(self.run, State.JUDGING))
         facts = self._patiently(self._facts)
         try:
-            judgement = self._meanwhile(lambda: judge_outcome(facts, outcome))
+            judgement = self._meanwhile("judging", lambda: judge_outcome(facts, outcome))
         except NoEnd as error:
             outcome = _broken(outcome, f"judging broke down: {error}")
             judgement = Judgement(None, facts.subject, (), None)
         try:
-            self.run = self._patiently(lambda: store(self.run, outcome, judgement))
+            packed = self._meanwhile("packing", self._patiently(lambda: packing(self.run, outcome, judgement)))
+            self.run = self._patiently(lambda: store(self.run, outcome, judgement, packed))
         except LeaseLost:
             raise
         except Exception as error:
             # Not stored, so the seconds stay where they are and the hosts keep their results.
             log.exception("run %s cannot be stored", self.run.pk)
-            self._end(State.FAILED, f"it could not be stored: {type(error).__name__}: {error}")
+            what = str(error) if isinstance(error, NoEnd) else f"{type(error).__name__}: {error}"
+            self._end(State.FAILED, f"it could not be stored: {what}")
             return
         try:
             left = asyncio.run(self._acknowledge())

@@ -22,7 +22,7 @@ from portal.runs.judging import Judgement
 from portal.runs.machine import Holder, MachineLock
 from portal.runs.models import Run, RunEvent
 from portal.runs.states import State
-from portal.runs.store import LeaseLost, store
+from portal.runs.store import LeaseLost, packing, store
 from wsnode.core.result import Subject
 
 log = logging.getLogger("portal.runs")
@@ -123,4 +123,5 @@ def _give_up(run: Run, reason: str) -> None:
         reason += f"; nobody can say what the load did on {', '.join(run.generators)}"
     outcome = Outcome(state=state, reason=reason, hosts=(), start_at_ns=run.start_at_ns)
     subject = Subject(name=run.subject_name, version=run.subject_version, source="given")
-    store(run, outcome, Judgement(None, subject, (), None))
+    judgement = Judgement(None, subject, (), None)
+    store(run, outcome, judgement, packing(run, outcome, judgement)())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import zstandard
 from django.db import models
 from django.utils import timezone
 
+from portal.runs.archive import unpack
 from wsnode.core.protocol import Second
 from wsnode.core.result import Result, read_result
 
@@ -121,13 +121,12 @@ class Environment(models.Model):
 
 
 class Archive(models.Model):
-    """Everything else that is known of a run, as one zstd of JSON (`portal.runs.archive`)."""
+    """Everything else that is known of a run (`portal.runs.archive`)."""
 
     run = models.OneToOneField("runs.Run", models.CASCADE, primary_key=True, related_name="archive")
     content = models.BinaryField()
 
     @property
     def data(self) -> dict[str, Any]:
-        """The archive, unpacked."""
-        data: dict[str, Any] = json.loads(zstandard.decompress(bytes(self.content)))
-        return data
+        """The archive, unpacked: see `portal.runs.archive.unpack`."""
+        return unpack(bytes(self.content))

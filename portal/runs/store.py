@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 from django.db import transaction
 
@@ -18,7 +20,7 @@ class LeaseLost(Exception):
     """Another conductor has the run: leave, and touch neither the row nor a host."""
 
 
-def store(run: Run, outcome: Outcome, judgement: Judgement) -> Run:
+def store(run: Run, outcome: Outcome, judgement: Judgement, archive: bytes) -> Run:
     """Write summary, evidence, environments and archive, delete the seconds, make the last step. All or nothing.
 
     Returns the run as it is now; the given instance stays as it was.
@@ -28,10 +30,10 @@ def store(run: Run, outcome: Outcome, judgement: Judgement) -> Run:
     """
     kept = copy.copy(run)
     result = judgement.result
-    finished = outcome.state == "finished" and result is not None
+    finished = result if outcome.state == "finished" else None
     fields = {
-        "verdict": result.verdict if finished and result else None,
-        "validity": result.validity if finished and result else None,
+        "verdict": finished.verdict if finished else None,
+        "validity": finished.validity if finished else None,
         "subject_version": judgement.subject.version[:200],
     }
     with transaction.atomic():
@@ -41,18 +43,26 @@ def store(run: Run, outcome: Outcome, judgement: Judgement) -> Run:
             Summary.of(kept, result).save(force_insert=True)
         EvidenceRow.objects.bulk_create(_evidence(kept, n, row) for n, row in enumerate(judgement.rows))
         Environment.objects.bulk_create(_environment(kept, host) for host in outcome.hosts)
-        seconds = RunSecond.objects.filter(run=kept)
-        content = pack(
-            run_id=kept.pk,
-            scenario=kept.scenario,
-            outcome=outcome,
-            seconds=(row.content for row in seconds.iterator()),
-            series=judgement.watched.series if judgement.watched else (),
-            log=({"at": event.at.isoformat(), "level": event.level, "text": event.text} for event in kept.events.all()),
-        )
-        Archive.objects.create(run=kept, content=content)
-        seconds.delete()
+        Archive.objects.create(run=kept, content=archive)
+        RunSecond.objects.filter(run=kept).delete()
     return kept
+
+
+def packing(run: Run, outcome: Outcome, judgement: Judgement) -> Callable[[], bytes]:
+    """Read what the archive takes from the database; the rest, which takes a while for a long run, needs none."""
+    lines = [
+        bytes(line) for line in RunSecond.objects.filter(run=run).order_by("second").values_list("line", flat=True)
+    ]
+    log = [{"at": e.at.isoformat(), "level": e.level, "text": e.text} for e in run.events.order_by("id")]
+    return partial(
+        pack,
+        run_id=run.pk,
+        scenario=run.scenario,
+        outcome=outcome,
+        seconds=lines,
+        series=judgement.watched.series if judgement.watched else (),
+        log=log,
+    )
 
 
 def _evidence(run: Run, order: int, row: Row) -> EvidenceRow:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import subprocess
 import sys
@@ -22,10 +21,9 @@ from django.utils import timezone
 from portal.accounts.models import User
 from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
 from portal.runs import conducting, line, store, tasks
-from portal.runs.archive import pack
 from portal.runs.models import Archive, Environment, EvidenceRow, Run, RunEvent, RunSecond, Summary
 from portal.runs.states import State
-from tests.portal.factories import SMOKE, make_run, make_user
+from tests.portal.factories import make_run, make_user
 from tests.portal.standin import START_NS, StandIn, conductor, live, outcome, runs_of, until, whole
 from wsnode.core.merge import merge
 
@@ -481,19 +479,3 @@ def test_a_tick_wakes_what_is_due_and_nothing_else(user: User, monkeypatch: pyte
     first = make_run(user, machine="three")
     tasks.tick()
     assert sorted(woken) == sorted([dead.pk, first.pk])
-
-
-def test_an_archive_explains_itself_and_is_small(user: User) -> None:
-    merged = [merge([a, b]) for a, b in zip(*(host.series for host in runs_of(job_stub())), strict=True)]
-    content = pack(run_id="r-x", scenario={}, outcome=None, seconds=merged, series=[], log=[])
-    assert len(content) < 40_000
-    assert len(json.dumps(Archive(content=content).data)) > 3 * len(content)
-
-
-def job_stub() -> Job:
-    from portal.conductor.job import JobHost
-    from wsnode.core.scenario import Plan
-
-    plans = Plan.divide(SMOKE, "ws://127.0.0.1:1/echo", 2)
-    hosts = [JobHost(f"load-{n}", "load_generator", "local", "/x", plan) for n, plan in enumerate(plans)]
-    return Job("r-x", 1, SMOKE, hosts)

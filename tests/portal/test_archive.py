@@ -1,0 +1,107 @@
+"""The archive: seconds are kept as what each added, and come back exactly."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portal.conductor.job import HostOutcome, Outcome
+from portal.monitoring.prometheus import Series
+from portal.runs.archive import pack, unpack
+from portal.runs.deltas import grow, shrink
+from tests.portal.factories import SMOKE, host_runs
+from wsnode.core.histogram import Histogram
+from wsnode.core.merge import merge
+from wsnode.core.protocol import HISTOGRAMS, Counters, HostSecond, Second
+
+GAINS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(HISTOGRAMS), st.integers(0, 1 << 43)), max_size=6),
+        st.integers(0, 50),
+        st.integers(-5, 5),
+        st.sampled_from(["reset", "connect_refused", ""]),
+    ),
+    max_size=12,
+)
+
+
+def lines_of(gains: list[tuple[list[tuple[str, int]], int, int, str]]) -> list[Second]:
+    """A load's cumulative seconds: values recorded, messages due, a gauge that may fall, an error."""
+    times = {name: Histogram() for name in HISTOGRAMS}
+    due, is_open, errors = 0, 10, dict[str, int]()
+    lines = []
+    for second, (values, more, change, error) in enumerate(gains, 1):
+        for name, value in values:
+            times[name].record(value)
+        due, is_open = due + more, max(0, is_open + change)
+        if error:
+            errors[error] = errors.get(error, 0) + 1
+        lines.append(
+            Second(
+                second=second,
+                counters=Counters(messages_due=due, connections_open=is_open),
+                errors=dict(errors),  # type: ignore[arg-type]
+                histograms={name: Histogram.from_wire(h.to_wire()) for name, h in times.items() if h.count},
+                host=HostSecond(worker_cpu_s=(0.1 * second, 0.2 * second), core_s=2.0 * second),
+            )
+        )
+    return lines
+
+
+@settings(max_examples=150, deadline=None)
+@given(GAINS)
+def test_what_each_second_added_gives_the_cumulative_lines_again(
+    gains: list[tuple[list[tuple[str, int]], int, int, str]],
+) -> None:
+    lines = lines_of(gains)
+    small = json.loads(json.dumps(list(shrink(line.model_dump(mode="json") for line in lines))))
+    assert [Second.model_validate(line) for line in grow(small)] == lines
+
+
+def test_a_second_in_which_nothing_happened_is_kept_with_nothing_in_it() -> None:
+    lines = lines_of([([("handshake", 5)], 3, 0, ""), ([], 0, 0, "")])
+    first, second = shrink(line.model_dump(mode="json") for line in lines)
+    assert first["counters"] == {"messages_due": 3, "connections_open": 10}
+    assert first["histograms"]["handshake"]["buckets"] == [5, 1]
+    assert (second["counters"], second["errors"], second["histograms"]) == ({}, {}, {})
+
+
+@pytest.fixture(scope="module")
+def archive() -> bytes:
+    runs = host_runs()
+    merged = [merge([a, b]) for a, b in zip(*(run.series for run in runs), strict=True)]
+    lines = [zstandard.compress(line.model_dump_json().encode()) for line in merged]
+    hosts = [HostOutcome("server", "server"), *(HostOutcome(run.name, "load_generator", run=run) for run in runs)]
+    samples = [("up{}", [Series({"job": "node"}, ((1.5, 1.0), (2.5, 1.0)))])]
+    return pack(
+        run_id="r-x",
+        scenario=SMOKE.model_dump(mode="json"),
+        outcome=Outcome("finished", None, hosts, 17),
+        seconds=lines,
+        series=samples,
+        log=[{"at": "now", "level": "info", "text": "all hosts are ready"}],
+    )
+
+
+def test_an_archive_holds_what_everything_can_be_judged_from_again(archive: bytes) -> None:
+    data = unpack(archive)
+    assert set(data) == {"format", "run_id", "scenario", "state", "start_at_ns", "hosts", "seconds", "series", "log"}
+    assert (data["format"], data["state"], data["start_at_ns"]) == (1, "finished", 17)
+    runs = host_runs()
+    merged = [merge([a, b]) for a, b in zip(*(run.series for run in runs), strict=True)]
+    assert [Second.model_validate(line) for line in data["seconds"]] == merged
+    assert data["hosts"][0]["result"] is None
+    assert data["hosts"][1]["result"] == runs[0].result.model_dump(mode="json")
+    assert data["hosts"][1]["machine"][4]["worker_cpu_s"] == list(runs[0].series[4].host.worker_cpu_s)
+    assert data["series"] == [
+        {"selector": "up{}", "result": [{"labels": {"job": "node"}, "samples": [[1.5, 1.0], [2.5, 1.0]]}]}
+    ]
+
+
+def test_a_smoke_run_takes_less_than_30_kilobytes(archive: bytes) -> None:
+    assert len(archive) < 30_000
+    assert len(zstandard.decompress(archive)) > 3 * len(archive)
