@@ -72,7 +72,7 @@ class Channel:
         except BaseException as error:
             words = await pipe.close()
             if isinstance(error, Broken) and words:
-                raise Broken(words) from error
+                raise Broken(words.removeprefix("wsnode agent connect: ")) from error
             raise
 
     async def ask(self, kind: type[protocol._Request], timeout_s: float, **fields: Any) -> dict[str, Any]:

@@ -74,7 +74,7 @@ async def acknowledge(job: Job, timeout_s: float, transports: Mapping[str, Trans
             async with asyncio.timeout(timeout_s):
                 await host.ask(protocol.Ack, patience_s=timeout_s)
         except (TimeoutError, Lost, BadAgent, Refused, Superseded) as error:
-            return f"{host.name} could not be told that the run is stored: {error or 'no answer'}"
+            return f"{host.name} could not be told that the run is stored: {str(error) or 'no answer'}"
         return None
 
     try:
@@ -298,7 +298,7 @@ class Run:
         lost = [host for host in self.generators if host.lost is not None]
         if not lost:
             return Outcome(state, reason, outcomes, self._start_at_ns)
-        what = "nobody can say what the load did on " + "; on ".join(f"{host.name}: {host.lost}" for host in lost)
+        what = "nobody can say what the load did on " + ", on ".join(f"{host.name} ({host.lost})" for host in lost)
         return Outcome("lost", f"{what}; {reason}" if reason else what, outcomes, self._start_at_ns)
 
     # --- all at once ---

@@ -91,7 +91,7 @@ class Following:
                 ended = task.result()
             except Lost as error:
                 host.lost = str(error)
-                yield f"{host.name} was lost after second {len(host.lines)}: {error}"
+                yield f"{host.name} was lost after second {len(host.lines)}"
             except (BadAgent, Refused) as error:
                 yield f"{host.name}: {error}"
             else:

@@ -104,9 +104,9 @@ class Config(BaseModel):
 
 
 def _port_range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("-")
+    low, dash, high = text.partition("-")
     try:
-        return int(low), int(high or low)
+        return int(low), int(high if dash else low)
     except ValueError:
         raise ValueError(f"{text!r} is not a port or a range of ports such as 8000-8100") from None
 

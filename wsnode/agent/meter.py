@@ -64,12 +64,17 @@ class Meter:
 
     async def run(self, origin_ns: int) -> None:
         """Read at origin, origin + 1 s, … on time.monotonic_ns, until cancelled."""
-        await _until(origin_ns)
-        self._begin = read(self._files)
         second = 0
         while True:
-            second = max(second + 1, (time.monotonic_ns() - origin_ns) // NS)
             await _until(origin_ns + second * NS)
+            self.take(second)
+            second = max(second + 1, (time.monotonic_ns() - origin_ns) // NS)
+
+    def take(self, second: int) -> None:
+        """Read the counters of a second that is just over; 0 is the origin."""
+        if second == 0:
+            self._begin = read(self._files)
+        else:
             self._readings[second] = read(self._files)
 
     def add_to(self, second: Second) -> Second:

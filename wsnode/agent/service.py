@@ -147,6 +147,10 @@ class Service:
         stopping = asyncio.Event()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, stopping.set)
+        await self.run_until(stopping)
+
+    async def run_until(self, stopping: asyncio.Event) -> None:
+        """The same until an event is set."""
         self._keeper.recover()
         server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=MAX_LINE_BYTES)
         log.info("%s answers, agent %s", self._hello.name, self._hello.agent_start_id)

@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,13 @@ class Record:
 
     def append(self, line: bytes) -> None:
         """Keep the next line, newline included. Raises StoreError; then nothing of it is left."""
+        rest = line
         try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                os.ftruncate(self._fd, self._ends[-1])
-                os.write(self._fd, line)  # for its reason: what stopped it half way stops it again
-                raise OSError(0, "only a part of the line could be written")
+            while rest:  # after a part the next write says why it was not all
+                rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
-            os.ftruncate(self._fd, self._ends[-1])
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._ends[-1])
             raise StoreError(f"cannot keep line {self.seconds + 1}: {error.strerror}") from error
         self._ends.append(self._ends[-1] + len(line))
 
