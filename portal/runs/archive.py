@@ -46,9 +46,15 @@ def pack(
     return zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(text)
 
 
+def read(content: bytes) -> dict[str, Any]:
+    """The archive as it is stored: `seconds` are what each added (`portal.runs.deltas`)."""
+    data: dict[str, Any] = json.loads(zstandard.decompress(content))
+    return data
+
+
 def unpack(content: bytes) -> dict[str, Any]:
     """What `pack` was given, `seconds` as cumulative lines in the wire form of `wsnode.core.protocol.Second`."""
-    data: dict[str, Any] = json.loads(zstandard.decompress(content))
+    data = read(content)
     return {**data, "seconds": list(grow(data["seconds"]))}
 
 

@@ -7,8 +7,10 @@ the lines that `shrink` was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
+
+from wsnode.core.histogram import LIMIT_NS, bucket_bounds
 
 Line = dict[str, Any]
 _SUMS = ("counters", "errors", "unsent")
@@ -50,23 +52,67 @@ def grow(small_lines: Iterable[Line]) -> Iterator[Line]:
     moments: dict[str, Line] = {}
     buckets: dict[str, dict[int, int]] = {}
     for small in small_lines:
-        for part, known in sums.items():
-            for key, gained in small[part].items():
-                known[key] = known.get(key, 0) + gained
-        for name, wire in small["histograms"].items():
-            known_moments = moments.setdefault(name, dict.fromkeys(_MOMENTS, 0))
-            for key in _MOMENTS:
-                known_moments[key] += wire[key]
-            known_moments |= {"min": wire["min"], "max": wire["max"]}
-            known_counts = buckets.setdefault(name, {})
-            for index, gained in _counts(wire["buckets"]).items():
-                known_counts[index] = known_counts.get(index, 0) + gained
+        _add_line(small, sums, moments, buckets)
         yield {
             "second": small["second"],
             **{part: dict(known) for part, known in sums.items()},
             "histograms": {name: {**of, "buckets": _flat(buckets[name])} for name, of in moments.items()},
             "host": small["host"],
         }
+
+
+def add_up(small_lines: Sequence[Line], names: Collection[str]) -> Line:
+    """What consecutive seconds added together, in the same form; of the histograms only those named. Their `min` and
+    `max` are of these seconds, within the buckets' resolution as in `Histogram.since`.
+
+    Raises:
+        ValueError: there are no seconds.
+    """
+    if not small_lines:
+        raise ValueError("no seconds to add up")
+    sums: dict[str, dict[str, int]] = {part: {} for part in _SUMS}
+    moments: dict[str, Line] = {}
+    buckets: dict[str, dict[int, int]] = {}
+    for small in small_lines:
+        _add_line(small, sums, moments, buckets, names)
+    return {
+        "second": small_lines[-1]["second"],
+        **sums,
+        "histograms": {
+            name: {**of, **_extremes(of, buckets[name]), "buckets": _flat(buckets[name])}
+            for name, of in moments.items()
+        },
+        "host": small_lines[-1]["host"],
+    }
+
+
+def _extremes(cumulative: Line, counts: dict[int, int]) -> Line:
+    low = bucket_bounds(min(counts))[0] if counts else LIMIT_NS
+    high = bucket_bounds(max(counts))[1] if counts else LIMIT_NS
+    highest = cumulative["max"] if cumulative["overflow"] else min(high, cumulative["max"])
+    return {"min": max(low, cumulative["min"]), "max": highest}
+
+
+def _add_line(
+    small: Line,
+    sums: dict[str, dict[str, int]],
+    moments: dict[str, Line],
+    buckets: dict[str, dict[int, int]],
+    names: Collection[str] | None = None,
+) -> None:
+    for part, known in sums.items():
+        for key, gained in small[part].items():
+            known[key] = known.get(key, 0) + gained
+    for name, wire in small["histograms"].items():
+        if names is not None and name not in names:
+            continue
+        known_moments = moments.setdefault(name, dict.fromkeys(_MOMENTS, 0))
+        for key in _MOMENTS:
+            known_moments[key] += wire[key]
+        known_moments |= {"min": wire["min"], "max": wire["max"]}
+        known_counts = buckets.setdefault(name, {})
+        for index, gained in _counts(wire["buckets"]).items():
+            known_counts[index] = known_counts.get(index, 0) + gained
 
 
 def _counts(flat: list[int]) -> dict[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from wsnode.core.merge import since
@@ -23,19 +23,28 @@ class Phase(NamedTuple):
     nulls: dict[str, str]
 
 
-def phases(scenario: Scenario, lines: Sequence[Second], total: Second, window: tuple[int, int] | None) -> list[Phase]:
-    """Ramp-up (warm-up included), measured window, and what came after it; without a window only the last two."""
-    cuts = [("Ramp-up", window[0]), ("Measured window", window[1])] if window else [("Ramp-up", len(lines))]
-    if scenario.warm_up_s and window:
-        cuts.insert(1, ("Warm-up", window[0]))
-        cuts[0] = ("Ramp-up", min(window[0], round(scenario.planned_ramp_s)))
-    found, begin, before = [], 0, None
+def phases(
+    scenario: Scenario,
+    stretch: Callable[[int, int], Second],
+    seconds: int,
+    total: Second,
+    window: tuple[int, int] | None,
+) -> list[Phase]:
+    """Ramp-up, warm-up if there is one, measured window, and what came after it; without a window ramp-up and the rest.
+
+    `stretch(a, b)` is what the seconds a + 1 to b added, of the `seconds` that are known; `total` the whole load.
+    """
+    if window is None:
+        cuts = [("Ramp-up", seconds)]
+    else:
+        connected = min(window[0], round(scenario.planned_ramp_s)) if scenario.warm_up_s else window[0]
+        cuts = [("Ramp-up", connected), ("Warm-up", window[0]), ("Measured window", window[1])]
+    found, begin = [], 0
     for name, end in cuts:
-        if end > begin:
-            line = lines[end - 1]
-            found.append(_phase(name, begin, end, since(line, before)))
-            begin, before = end, line
-    found.append(_phase("Drain", begin, None, since(total, before)))
+        if begin < end <= seconds:
+            found.append(_phase(name, begin, end, stretch(begin, end)))
+            begin = end
+    found.append(_phase("Drain", begin, None, since(total, stretch(0, begin) if begin else None)))
     return found
 
 

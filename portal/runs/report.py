@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ObjectDoesNotExist
 
 from portal.runs import series
+from portal.runs.archive import read
+from portal.runs.deltas import add_up
 from portal.runs.environment import Change, changes, part
 from portal.runs.models import Run
 from portal.runs.phases import Phase, phases
@@ -96,7 +98,7 @@ class Report:
         except ObjectDoesNotExist:
             result = None
         try:
-            archive = run.archive.data
+            archive = read(bytes(run.archive.content))
         except ObjectDoesNotExist:
             archive = None
         return cls(run, result, archive)
@@ -167,13 +169,14 @@ class Report:
 
     @property
     def errors(self) -> list[tuple[str, int]]:
-        """Errors by kind, then unsent messages by reason, the most frequent first."""
+        """Lost messages, errors by kind, unsent messages by reason; of the latter two the most frequent first."""
         if self.result is None:
             return []
         counters = self.result.counters
         kinds = [(kind.replace("_", " "), n) for kind, n in counters.errors.items() if n]
         reasons = [(f"unsent, {why.replace('_', ' ')}", n) for why, n in counters.unsent.items() if n]
-        return sorted(kinds, key=lambda pair: -pair[1]) + sorted(reasons, key=lambda pair: -pair[1])
+        lost = [("messages lost", counters.messages_lost)] if counters.messages_lost else []
+        return lost + sorted(kinds, key=lambda pair: -pair[1]) + sorted(reasons, key=lambda pair: -pair[1])
 
     # --- from the archive -----------------------------------------------------------------------------------------
     @property
@@ -188,22 +191,25 @@ class Report:
         """The run by phases; empty where there is no archive, or nothing in it."""
         if self.archive is None or not self.archive["seconds"]:
             return []
+        seconds = self.archive["seconds"]
+
+        def stretch(begin: int, end: int) -> Second:
+            return Second.model_validate(add_up(seconds[begin:end], series.RESPONSE_TIME))
+
         finals = [
             Second.model_validate(host["result"]["final"])
             for host in self.archive["hosts"]
             if host["result"] and host["result"]["final"]
         ]
-        lines = _Lazy(self.archive["seconds"])
-        total = lines[-1]
+        total = stretch(0, len(seconds))
         if finals:
             last = max(final.second for final in finals)
             total = merge([final.model_copy(update={"second": last}) for final in finals])
-        return phases(self.run.scenario_model, lines, total, self.window)
+        return phases(self.run.scenario_model, stretch, len(seconds), total, self.window)
 
     def series(self) -> dict[str, Any]:
         """Columns and summaries of the charts."""
-        stored = self.archive["seconds"] if self.archive else []
-        table = series.columns([Second.model_validate(line) for line in stored])
+        table = series.columns(series.archived(self.archive["seconds"] if self.archive else []))
         return {"columns": table, "window": self.window, "summaries": series.summaries(table, self.window)}
 
     @property
@@ -244,19 +250,6 @@ class Report:
             for host, begin, end in self.readings
             for change in changes(begin.get("volatile") or {}, end.get("volatile") or {})
         ]
-
-
-class _Lazy(Sequence[Second]):
-    """Archived lines, read only where they are looked at."""
-
-    def __init__(self, stored: Sequence[Any]) -> None:
-        self._stored = stored
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def __getitem__(self, index: Any) -> Any:
-        return Second.model_validate(self._stored[index])
 
 
 def _names(metric: str) -> list[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from portal.runs.deltas import Line as ArchivedSecond
+from portal.runs.deltas import add_up
 from portal.runs.figures import count, latency, number
 from wsnode.core.histogram import Histogram, nearest_rank
+from wsnode.core.merge import since
 from wsnode.core.protocol import Second
 
 MOST_POINTS = 600
 """A longer run has fewer, longer points: each is cut exactly from the cumulative lines, none is averaged."""
+RESPONSE_TIME = ("response_time",)
 
 Columns = dict[str, list[float | None]]
 """By key; `second` holds the end of each point's stretch. A missing value is null."""
@@ -63,43 +67,56 @@ CHARTS = (
 )
 
 
-def columns(lines: Sequence[Second], before: Second | None = None, most: int = MOST_POINTS) -> Columns:
-    """Per-second figures of consecutive cumulative lines; `before` is the line that precedes the first."""
-    step = max(1, -(-len(lines) // most))
-    table: Columns = {key: [] for key in ("second", *(line.key for chart in CHARTS for line in chart.lines))}
-    for line in lines[step - 1 :: step]:
-        _add(table, line, before)
+class Stretch(NamedTuple):
+    """One point: what was added in some seconds."""
+
+    gained: Second
+    """Counters, errors, unsent and response times of these seconds alone."""
+    length_s: int
+    open_at_end: int
+
+
+def stretches(lines: Sequence[Second], before: Second | None = None) -> list[Stretch]:
+    """Of consecutive cumulative lines, a point each; `before` is the line that precedes the first."""
+    found = []
+    for line in lines:
+        length = line.second - (before.second if before else 0)
+        found.append(Stretch(since(line, before), length, line.counters.connections_open))
         before = line
+    return found
+
+
+def archived(seconds: Sequence[ArchivedSecond], most: int = MOST_POINTS) -> list[Stretch]:
+    """Of archived seconds (`portal.runs.deltas`), at most so many points."""
+    step = max(1, -(-len(seconds) // most))
+    found, is_open = [], 0
+    for end in range(step, len(seconds) + 1, step):
+        gained = Second.model_validate(add_up(seconds[end - step : end], RESPONSE_TIME))
+        is_open += gained.counters.connections_open
+        found.append(Stretch(gained, step, is_open))
+    return found
+
+
+def columns(points: Sequence[Stretch]) -> Columns:
+    """What the charts draw."""
+    table: Columns = {key: [] for key in ("second", *(line.key for chart in CHARTS for line in chart.lines))}
+    for gained, length_s, open_at_end in points:
+        counters, times = gained.counters, gained.histogram("response_time")
+        awaited = counters.messages_due - counters.messages_no_reply
+        point = {
+            "second": gained.second,
+            "p50": _rank(times, 0.5, awaited),
+            "p99": _rank(times, 0.99, awaited),
+            "offered": counters.messages_due / length_s,
+            "answered": counters.messages_received / length_s,
+            "open": open_at_end,
+            "lost": counters.messages_lost / length_s,
+            "unsent": counters.messages_unsent / length_s,
+            "broken": sum(gained.errors.values()) / length_s,
+        }
+        for key, value in point.items():
+            table[key].append(value)
     return table
-
-
-def _add(table: Columns, line: Second, before: Second | None) -> None:
-    now, was = line.counters, before.counters if before else None
-    length = line.second - (before.second if before else 0)
-
-    def per_s(name: str) -> float:
-        counted: int = getattr(now, name) - (getattr(was, name) if was else 0)
-        return counted / length
-
-    times = line.histogram("response_time")
-    if before is not None:
-        times = times.since(before.histogram("response_time"))
-    due = now.messages_due - (was.messages_due if was else 0)
-    no_reply = now.messages_no_reply - (was.messages_no_reply if was else 0)
-    broken = sum(line.errors.values()) - (sum(before.errors.values()) if before else 0)
-    point = {
-        "second": line.second,
-        "p50": _rank(times, 0.5, due - no_reply),
-        "p99": _rank(times, 0.99, due - no_reply),
-        "offered": per_s("messages_due"),
-        "answered": per_s("messages_received"),
-        "open": now.connections_open,
-        "lost": per_s("messages_lost"),
-        "unsent": per_s("messages_unsent"),
-        "broken": broken / length,
-    }
-    for key, value in point.items():
-        table[key].append(value)
 
 
 def _rank(times: Histogram, quantile: float, due: int) -> float | None:

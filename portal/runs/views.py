@@ -203,7 +203,7 @@ def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
     rows: QuerySet[RunSecond] = one.seconds.filter(second__gte=after).order_by("second")
     lines = [row.content for row in rows]
     before = lines.pop(0) if lines and lines[0].second == after else None
-    table = series.columns(lines, before, most=max(1, len(lines)))
+    table = series.columns(series.stretches(lines, before))
     scenario = one.scenario_model
     window = [scenario.window_open_s, scenario.duration_s] if scenario.window_s >= 1 else None
     until = scenario.duration_s
@@ -245,7 +245,19 @@ def compare(request: HttpRequest) -> HttpResponse:
     if len(picked) == 2:
         older, newer = Run.objects.filter(pk__in=picked).order_by("created_at", "id").values_list("pk", flat=True)[:2]
         return redirect(f"{request.path}?base={older}&contender={newer}")
+    contender = request.GET.get("contender", "")
+    if contender and not request.GET.get("base") and (base := _before(contender)):
+        return redirect(f"{request.path}?base={base}&contender={contender}")
     return render(request, "runs/compare.html", {"section": "runs"} | _compared(request))
+
+
+def _before(run_id: str) -> str | None:
+    """The run that one is most likely held against: the one before it of the same scenario that has a result."""
+    one = Run.objects.filter(pk=run_id).first()
+    if one is None:
+        return None
+    earlier = Run.objects.filter(scenario_name=one.scenario_name, created_at__lt=one.created_at, summary__isnull=False)
+    return earlier.order_by("-created_at", "-id").values_list("pk", flat=True).first()
 
 
 def _compared(request: HttpRequest) -> dict[str, Any]:

@@ -227,7 +227,14 @@ def add_archive(run: Run, runs: Sequence[HostRun]) -> None:
         *(HostOutcome(r.name, "load_generator", clock, clock, 0.0008, environment, environment, r) for r in runs),
     ]
     outcome = Outcome("finished", None, hosts, round(NOW.timestamp() * 1e9))
-    content = pack(run_id=run.pk, scenario=run.scenario, outcome=outcome, seconds=summary.series, series=(), log=())
+    content = pack(
+        run_id=run.pk,
+        scenario=run.scenario,
+        outcome=outcome,
+        seconds=[RunSecond.of(run, line).line for line in summary.series],
+        series=(),
+        log=(),
+    )
     Archive.objects.create(run=run, content=content)
 
 

@@ -1,0 +1,150 @@
+"""A run over time: columns, summaries, phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from portal.runs.deltas import Line, add_up, shrink
+from portal.runs.phases import phases
+from portal.runs.series import CHARTS, Columns, archived, stretches, summaries
+from portal.runs.series import columns as columns_of
+from tests.portal.factories import SMOKE, host_runs
+from wsnode.core.merge import since
+from wsnode.core.protocol import HISTOGRAMS, Second
+from wsnode.core.summary import Summary, summarise
+
+
+def columns(lines: Sequence[Second], before: Second | None = None) -> Columns:
+    return columns_of(stretches(lines, before))
+
+
+def stored(lines: Sequence[Second]) -> list[Line]:
+    """As an archive holds them."""
+    return list(shrink(line.model_dump(mode="json") for line in lines))
+
+
+def cut(lines: Sequence[Second]) -> Callable[[int, int], Second]:
+    return lambda begin, end: since(lines[end - 1], lines[begin - 1] if begin else None)
+
+
+def summary(**load: object) -> Summary:
+    found = summarise(SMOKE, host_runs(**load))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_every_chart_line_has_a_column_as_long_as_the_run() -> None:
+    table = columns(summary().series)
+    keys = {line.key for chart in CHARTS for line in chart.lines}
+    assert set(table) == keys | {"second"}
+    assert {len(column) for column in table.values()} == {12}
+
+
+def test_a_point_is_what_was_due_in_its_second() -> None:
+    table = columns(summary(lose_every=100).series)
+    assert table["second"] == list(range(1, 13))
+    assert table["offered"] == [250.0] + [500.0] * 11
+    assert table["open"] == [50] + [100] * 11
+    assert sum(v or 0 for v in table["answered"]) + sum(v or 0 for v in table["lost"]) == 5750
+    assert table["unsent"] == table["broken"] == [0.0] * 12
+    assert all(value == pytest.approx(0.002, rel=0.2) for value in table["p50"])
+
+
+def test_what_was_not_answered_ranks_above_all_that_was() -> None:
+    table = columns(summary(lose_every=20).series)
+    assert table["p99"] == [None] * 12
+    assert None not in table["p50"]
+
+
+def test_columns_go_on_from_the_line_before() -> None:
+    lines = summary().series
+    whole, rest = columns(lines), columns(lines[7:], lines[6])
+    assert {key: column[7:] for key, column in whole.items()} == rest
+
+
+def test_an_archived_run_gives_the_same_columns() -> None:
+    lines = summary(lose_every=50).series
+    assert columns_of(archived(stored(lines))) == columns(lines)
+
+
+def test_archived_seconds_add_up_to_what_the_lines_gained() -> None:
+    lines = summary(lose_every=50).series
+    gained, added = since(lines[7], lines[1]), Second.model_validate(add_up(stored(lines)[2:8], HISTOGRAMS))
+
+    gauges = {"connections_open", "connections_pending", "messages_in_flight"}
+    assert added.counters.model_dump(exclude=gauges) == gained.counters.model_dump(exclude=gauges)
+    assert (added.second, added.errors, added.unsent) == (8, gained.errors, gained.unsent)
+    assert added.histograms == gained.histograms
+    with pytest.raises(ValueError, match="no seconds to add up"):
+        add_up([], HISTOGRAMS)
+
+
+def test_a_long_run_is_cut_into_fewer_exact_points() -> None:
+    lines = summary().series
+    table = columns_of(archived(stored(lines), most=4))
+    assert table["second"] == [3, 6, 9, 12]
+    assert table["offered"] == [pytest.approx((250 + 500 + 500) / 3), 500.0, 500.0, 500.0]
+    middle = since(lines[5], lines[2]).histogram("response_time")
+    value = middle.value_at_rank(750)
+    assert value is not None
+    assert table["p50"][1] == value / 1e9
+
+
+def test_a_run_without_seconds_has_empty_columns_and_says_so() -> None:
+    table = columns([])
+    assert set(map(len, table.values())) == {0}
+    assert set(summaries(table, None).values()) == {"Nothing yet."}
+
+
+def test_summaries_say_what_the_charts_show() -> None:
+    found = summary(lose_every=100)
+    said = summaries(columns(found.series), found.window)
+    assert said["connections"] == "At most 100 open."
+    assert said["messages"] == "500/s offered and 495/s answered in the measured window, on average."
+    assert said["response_time"].startswith("p50 between 1.")
+    assert said["errors"].startswith("Messages lost, most in second ")
+    assert summaries(columns(summary().series), (2, 12))["errors"] == "None."
+
+
+def test_gaps_are_counted_in_words() -> None:
+    found = summary(lose_every=20)
+    said = summaries(columns(found.series), found.window)["response_time"]
+    assert said.endswith("10 points have no p99: too much was never answered.")
+
+
+def test_phases_share_out_all_that_was_due() -> None:
+    found = summary(lose_every=100)
+    parts = phases(SMOKE, cut(found.series), 12, found.total, found.window)
+
+    assert [(part.name, part.from_s, part.to_s) for part in parts] == [
+        ("Ramp-up", 0, 2),
+        ("Measured window", 2, 12),
+        ("Drain", 12, None),
+    ]
+    assert [part.stretch.counters.messages_due for part in parts] == [750, 5000, 0]
+    assert sum(part.stretch.counters.messages_lost for part in parts) == found.total.counters.messages_lost
+    window, (latencies, _) = parts[1], found.latencies()
+    assert window.response_time == latencies.response_time
+    assert set(parts[2].nulls.values()) == {"no message was due"}
+
+
+def test_warm_up_is_a_phase_of_its_own() -> None:
+    warm = SMOKE.model_copy(update={"warm_up_s": 3})
+    found = summarise(warm, host_runs(warm))
+    assert found is not None
+    parts = phases(warm, cut(found.series), 12, found.total, found.window)
+    assert [(part.name, part.from_s, part.to_s) for part in parts] == [
+        ("Ramp-up", 0, 2),
+        ("Warm-up", 2, 5),
+        ("Measured window", 5, 12),
+        ("Drain", 12, None),
+    ]
+
+
+def test_without_a_window_everything_is_ramp_up() -> None:
+    partial = SMOKE.model_copy(update={"ramp_up_s": 20.0})
+    found = summarise(partial, host_runs(partial))
+    assert found is not None
+    assert [part.name for part in phases(partial, cut(found.series), 12, found.total, None)] == ["Ramp-up", "Drain"]
