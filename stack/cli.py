@@ -274,7 +274,7 @@ def _run(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nwslab: left; the run may go on: {run['url']}", file=sys.stderr)
         return runs.NOT_RUN
-    return runs.finish(portal, ended, file, strict=given.strict)
+    return runs.finish(portal, ended.run, file, strict=given.strict)
 
 
 def _supervise(given: argparse.Namespace) -> int:

@@ -31,8 +31,8 @@ def demo(state: Path, *, leave: bool, file: Path | None, strict: bool) -> int:
             f"up after {duration(time.monotonic() - begun)}" if starting.ours else "up already; used and left as it is"
         )
         print(f"the lab is {how}\n{status.addresses(found, starting.admin)}\n", flush=True)
-        code = _one_run(Portal.of(found, state), progress, file, strict=strict)
-        if starting.ours and not leave:
+        code, broken_off = _one_run(Portal.of(found, state), progress, file, strict=strict)
+        if starting.ours and not leave and not broken_off:
             print("\nThe lab stays up until Ctrl-C.", flush=True)
             _stay(state)
     except KeyboardInterrupt:
@@ -44,16 +44,16 @@ def demo(state: Path, *, leave: bool, file: Path | None, strict: bool) -> int:
     return code
 
 
-def _one_run(portal: Portal, progress: Progress, file: Path | None, *, strict: bool) -> int:
+def _one_run(portal: Portal, progress: Progress, file: Path | None, *, strict: bool) -> tuple[int, bool]:
     earlier = [row for row in portal.runs(state="finished") if row.get("scenario") == SCENARIO]
     run = portal.queue(SCENARIO, {}, None, False)
     progress.say(f"run {run['run_id']} of {SCENARIO} is queued: {run['url']}")
     ended = runs.follow(portal, run["run_id"], progress)
-    code = runs.finish(portal, ended, file, strict=strict)
-    if earlier and ended["state"] == "finished":
+    code = runs.finish(portal, ended.run, file, strict=strict)
+    if earlier and ended.run["state"] == "finished":
         older, newer = earlier[0]["run_id"], run["run_id"]
         print(f"compare   {portal.url}/runs/compare?base={older}&contender={newer}")
-    return code
+    return code, ended.broken_off
 
 
 def _stay(state: Path) -> None:

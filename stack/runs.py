@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stack.client import ENDED, Portal, PortalError
 from stack.errors import StackError
@@ -88,8 +88,15 @@ def json_path(text: str | None) -> Path | None:
     return path
 
 
-def follow(portal: Portal, run_id: str, progress: Progress) -> dict[str, Any]:
-    """Show the run until it has ended; its last state. Ctrl-C asks for a cancel and waits for it."""
+class Ended(NamedTuple):
+    """A run that is over, and whether the user broke it off here."""
+
+    run: dict[str, Any]
+    broken_off: bool
+
+
+def follow(portal: Portal, run_id: str, progress: Progress) -> Ended:
+    """Show the run until it has ended. Ctrl-C asks for a cancel and waits for it; a second one leaves the run."""
     asked = False
     heard = time.monotonic()
     while True:
@@ -98,7 +105,7 @@ def follow(portal: Portal, run_id: str, progress: Progress) -> dict[str, Any]:
             heard = time.monotonic()
             if run["state"] in ENDED:
                 progress.clear()
-                return run
+                return Ended(run, asked)
             progress.update(live(run))
             time.sleep(0.5)
         except PortalError as error:
@@ -161,6 +168,6 @@ def finish(portal: Portal, run: dict[str, Any], file: Path | None, *, strict: bo
         print(f"result    {file}")
     print(f"page      {run['url']}")
     code = exit_code(result, strict=strict)
-    if result["validity"] == "suspect" and code != INVALID:
+    if result["validity"] == "suspect" and code in (PASSED, THRESHOLD_FAILED):
         print("wslab: the measurement is suspect, see its reasons (--strict makes this exit code 3)", file=sys.stderr)
     return code

@@ -55,7 +55,7 @@ def show(result: dict[str, Any]) -> str:
         missing = [row["name"] for row in evidence if row["value"] is None]
         lines.append(
             f"evidence  {len(evidence) - len(missing)} of {len(evidence)} host figures"
-            + (f"; no data: {', '.join(missing)}" if missing else "")
+            + (f"; no data: {'; '.join(missing)}" if missing else "")
         )
     shown = {f"latency_s.{name}.{column}" for name in _LATENCIES for column in _COLUMNS}
     for reason in sorted({why for name, why in result["nulls"].items() if name in shown}):

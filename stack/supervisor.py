@@ -64,7 +64,8 @@ class Supervisor:
         self.since = now()
         self.notes: list[str] = []
         known = inventory.read()
-        self.lab = Lab(state, paths.make_socket_dir(), known, ports.choose(known.ports))
+        chosen = ports.choose(known.ports)
+        self.lab = Lab(state, paths.make_socket_dir(), known, chosen)
         for name, wanted in known.ports.items():
             if self.lab.ports[name] != wanted:
                 self.note(f"port {wanted} is taken: {name} is on {self.lab.ports[name]}")

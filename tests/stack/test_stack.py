@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,7 @@ class Lab:
         if found is not None:
             procfs.end({found.supervisor} if found.supervised else set(), 20)
             procfs.end(procfs.family(found.id, found.leaders()), 5)
+            shutil.rmtree(found.data["socket_dir"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

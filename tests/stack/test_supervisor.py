@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,7 @@ def start(state: Path, own_ports: Path) -> Iterator[Start]:
     left = record.read(state)
     if left is not None:
         procfs.end(procfs.family(left.id, left.leaders()), 0)
+        shutil.rmtree(left.data["socket_dir"], ignore_errors=True)
 
 
 def wait_gone(process: procfs.Pid, seconds: float = 10) -> None:
