@@ -34,7 +34,7 @@ def conduct_run(run_id: str) -> bool:
     True where this call had the run.
     """
     run = Run.objects.filter(pk=run_id).first()
-    if run is None or run.is_over:
+    if run is None or run.is_over or _must_wait(run):
         return False
     with _machine(run) as lock:
         if lock is None or not _claimed(run):
@@ -81,18 +81,26 @@ def _machine(run: Run) -> Iterator[MachineLock | None]:
         yield None
 
 
+def _must_wait(run: Run) -> bool:
+    """Whether a run of this portal comes first, which the row then says."""
+    if run.state != State.QUEUED or Run.objects.next_in_line().filter(pk=run.pk).exists():
+        return False
+    others = Run.objects.filter(machine=run.machine).exclude(pk=run.pk)
+    first = others.active().first() or others.queued().order_by("created_at", "pk").first()
+    if first is not None:
+        run.wait_for(f"waits for run {first.pk}")
+    return True
+
+
 def _claimed(run: Run) -> bool:
-    conductor = f"{socket.gethostname()}:{os.getpid()}"[:200]
+    before, conductor = run.conductor, f"{socket.gethostname()}:{os.getpid()}"[:200]
     try:
         if run.claim(conductor, timedelta(seconds=settings.LEASE_S)):
+            if run.state != State.PREFLIGHT or before:
+                RunEvent.objects.create(run=run, level="info", text=f"{conductor} goes on where {before} fell silent")
             return True
     except IntegrityError:
         log.info("run %s: another run of the machine was claimed at the same moment", run.pk)
-    if run.state == State.QUEUED:
-        others = Run.objects.filter(machine=run.machine).exclude(pk=run.pk)
-        before = others.active().first() or others.queued().order_by("created_at", "pk").first()
-        if before is not None:
-            run.wait_for(f"waits for run {before.pk}")
     return False
 
 
