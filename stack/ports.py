@@ -4,7 +4,7 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from stack.errors import StackError
 
@@ -56,20 +56,24 @@ def choose(wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def allocation(wait_s: float = 60.0) -> Iterator[None]:
+def allocation(waiting: Callable[[], None] = lambda: None, wait_s: float = 60.0) -> Iterator[None]:
     """Held from choosing ports until they are listened on, so that two stacks starting at once choose apart.
 
     An abstract Unix socket: per network namespace, as ports are, and gone with its process. After `wait_s` seconds it
-    goes on without: a taken port then shows as a process that cannot start.
+    goes on without: a taken port then shows as a process that cannot start. `waiting` is called once if there is a wait.
     """
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     deadline = time.monotonic() + wait_s
+    said = False
     try:
         while True:
             try:
                 gate.bind("\0wslab-port-allocation")
                 break
             except OSError:
+                if not said:
+                    waiting()
+                    said = True
                 if time.monotonic() >= deadline:
                     break
                 time.sleep(0.1)

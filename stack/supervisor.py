@@ -33,7 +33,7 @@ def sweep(state: Path) -> list[str]:
     """End what an earlier stack left when it died without stopping. The caller holds the state's lock.
 
     Returns:
-        The names of what was still running, for one line to the user.
+        What was still running, for one line to the user.
     """
     left = record.read(state)
     if left is None:
@@ -46,7 +46,8 @@ def sweep(state: Path) -> list[str]:
     if socket_dir.name.startswith("wslab-"):
         shutil.rmtree(socket_dir, ignore_errors=True)
     (state / "stack.json").unlink(missing_ok=True)
-    return sorted({names.get(pid, f"pid {pid.pid}") for pid in found})
+    others = len(found - set(names))
+    return sorted({names[pid] for pid in found & set(names)}) + ([f"{others} of their children"] if others else [])
 
 
 class Supervisor:
@@ -318,7 +319,8 @@ async def _supervised(state: Path, report: Callable[[dict[str, Any]], None]) -> 
     if swept:
         report({"event": "note", "text": f"cleaned up after a stack that was not stopped: {', '.join(swept)}"})
     with contextlib.ExitStack() as ports_held:
-        ports_held.enter_context(ports.allocation())
+        waits = {"event": "note", "text": "another lab is being started on this machine; this one waits for its turn"}
+        ports_held.enter_context(ports.allocation(lambda: report(waits)))
         supervisor = Supervisor(state, report)
         started = supervisor.report
 

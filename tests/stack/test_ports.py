@@ -76,5 +76,7 @@ def test_two_stacks_choose_their_ports_one_after_the_other() -> None:
 def test_the_wait_for_another_stack_is_bounded() -> None:
     with ports.allocation():
         begun = time.monotonic()
-        with ports.allocation(wait_s=0.3):
+        waited: list[bool] = []
+        with ports.allocation(lambda: waited.append(True), wait_s=0.3):
             assert 0.25 < time.monotonic() - begun < 3
+        assert waited == [True]
