@@ -111,6 +111,9 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/runs/"
 LOGOUT_REDIRECT_URL = "login"
+# Browsers keep cookies by host without its port: two portals on one machine would log each other out.
+SESSION_COOKIE_NAME = f"wslab_session_{urlsplit(PORTAL_URL).port or ''}".rstrip("_")
+CSRF_COOKIE_NAME = SESSION_COOKIE_NAME.replace("session", "csrf")
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
-from portal.conductor.job import ClockReading, HostOutcome, Outcome
-from portal.monitoring.prometheus import Series
 from portal.runs.deltas import grow, shrink
+
+if TYPE_CHECKING:
+    from portal.conductor.job import ClockReading, HostOutcome, Outcome
+    from portal.monitoring.prometheus import Series
 
 FORMAT = 1
 LEVEL = 10

@@ -100,6 +100,14 @@ def test_a_portal_on_https_sends_its_cookies_nowhere_else(tmp_path: Path) -> Non
     assert plain["SESSION_COOKIE_SECURE"] == "False"
 
 
+def test_two_portals_on_one_machine_do_not_share_their_cookies(tmp_path: Path) -> None:
+    names = ("SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME")
+    shown, _ = load(tmp_path, *names, WSLAB_PORTAL_URL="http://127.0.0.1:8001")
+    assert shown == {"SESSION_COOKIE_NAME": "wslab_session_8001", "CSRF_COOKIE_NAME": "wslab_csrf_8001"}
+    shown, _ = load(tmp_path, *names, WSLAB_PORTAL_URL="https://lab.example.org")
+    assert shown == {"SESSION_COOKIE_NAME": "wslab_session", "CSRF_COOKIE_NAME": "wslab_csrf"}
+
+
 def test_postgresql_is_chosen_by_url_and_a_path_with_spaces_serves_sqlite(tmp_path: Path) -> None:
     shown, _ = load(tmp_path, "DATABASES", DATABASE_URL="postgres://wslab:pw@db:5433/lab")
     assert "django.db.backends.postgresql" in shown["DATABASES"]
