@@ -60,7 +60,7 @@ def allocation(waiting: Callable[[], None] = lambda: None, wait_s: float = 60.0)
     """Held from choosing ports until they are listened on, so that two stacks starting at once choose apart.
 
     An abstract Unix socket: per network namespace, as ports are, and gone with its process. After `wait_s` seconds it
-    goes on without: a taken port then shows as a process that cannot start. `waiting` is called once if there is a wait.
+    goes on without: a taken port then shows as a process that cannot start. `waiting` is called if there is a wait.
     """
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     deadline = time.monotonic() + wait_s
