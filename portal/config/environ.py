@@ -56,11 +56,11 @@ def checked_url(name: str, value: str, schemes: Sequence[str]) -> str:
     return value.rstrip("/")
 
 
-def hosts(name: str, default: Sequence[str]) -> list[str]:
-    """Host names, separated by commas."""
+def hosts(name: str) -> list[str]:
+    """Host names, separated by commas; none where unset."""
     value = text(name)
     if value is None:
-        return list(default)
+        return []
     names = [part.strip() for part in value.split(",")]
     for host in names:
         if not host or "/" in host or " " in host:

@@ -34,9 +34,13 @@ SCRAPE_PATIENCE_S = 4.0
 
 # --- Django -----------------------------------------------------------------------------------------------------------
 _HTTPS = PORTAL_URL.startswith("https://")
-ALLOWED_HOSTS = environ.hosts(
-    "WSLAB_ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", urlsplit(PORTAL_URL).hostname or "127.0.0.1")
-)
+ALLOWED_HOSTS = [
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+    urlsplit(PORTAL_URL).hostname or "",
+    *environ.hosts("WSLAB_ALLOWED_HOSTS"),
+]
 CSRF_TRUSTED_ORIGINS = [f"{urlsplit(PORTAL_URL).scheme}://{urlsplit(PORTAL_URL).netloc}"]
 INSTALLED_APPS = [
     "django.contrib.auth",

@@ -100,6 +100,11 @@ def test_a_portal_on_https_sends_its_cookies_nowhere_else(tmp_path: Path) -> Non
     assert plain["SESSION_COOKIE_SECURE"] == "False"
 
 
+def test_allowed_hosts_are_added_to_those_of_this_machine(tmp_path: Path) -> None:
+    shown, _ = load(tmp_path, "ALLOWED_HOSTS", WSLAB_ALLOWED_HOSTS="lab.example.org, lab")
+    assert shown["ALLOWED_HOSTS"] == str(["127.0.0.1", "localhost", "[::1]", "127.0.0.1", "lab.example.org", "lab"])
+
+
 def test_two_portals_on_one_machine_do_not_share_their_cookies(tmp_path: Path) -> None:
     names = ("SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME")
     shown, _ = load(tmp_path, *names, WSLAB_PORTAL_URL="http://127.0.0.1:8001")
