@@ -175,6 +175,11 @@ CASES = [
     Case("throttled 1.5 %", window(throttled_s=0.03), "suspect", "1.5% of the core-seconds"),
     Case("throttled and stolen", window(throttled_s=0.015, steal_s=0.015), "suspect", "1.5% of the core-seconds"),
     Case(
+        "steal and throttling of the ramp-up",
+        lambda: Load().tick(connects=50, steal_s=0.7, throttled_s=0.4, seconds=2).tick(seconds=10).run(),
+        "valid",
+    ),
+    Case(
         "steal of a host that tells no core-seconds",
         lambda: Load(cores=0).tick(connects=50, seconds=2).tick(seconds=10).run(),
         "valid",
