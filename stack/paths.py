@@ -47,13 +47,14 @@ def make_state_dir() -> Path:
         (state / "logs").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StackError(
-            f"the state folder {state} cannot be made: {error.strerror}",
-            "WSLAB_STATE=/a/folder/of/yours ./wslab …, or a clone of your own",
+            f"the state folder {state} cannot be used: {error.strerror}"
+            + (f" ({owner(state)} owns it)" if state.exists() else ""),
+            "run as its owner, or WSLAB_STATE=/a/folder/of/yours ./wslab …",
         ) from None
     if not os.access(state / "logs", os.W_OK | os.X_OK):
         raise StackError(
             f"the state folder {state} belongs to {owner(state)} and cannot be written",
-            "run as that user, or WSLAB_STATE=/a/folder/of/yours ./wslab …",
+            "run as its owner, or WSLAB_STATE=/a/folder/of/yours ./wslab …",
         )
     return state
 
