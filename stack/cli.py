@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stack import dotenv, paths
 from stack.errors import StackError
@@ -195,12 +195,12 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _up(given: argparse.Namespace) -> int:
-    from stack import events, lifecycle, status, supervisor
+    from stack import lifecycle, status, supervisor
     from stack.terminal import Progress
 
     state = paths.make_state_dir()
     if given.foreground:
-        code = supervisor.supervise(state, lambda event: print(events.words(event, secret=True), flush=True))
+        code = supervisor.supervise(state, lambda event: _tell(state, event))
         if code == 75:
             raise StackError("the lab is up already", "./wslab status, or ./wslab down first")
         return code
@@ -214,6 +214,17 @@ def _up(given: argparse.Namespace) -> int:
     print("the lab is up" if starting.ours else "the lab is up already")
     print(status.addresses(found, starting.admin))
     return 0
+
+
+def _tell(state: Path, event: dict[str, Any]) -> None:
+    """What `up --foreground` shows of an event."""
+    from stack import events, record, status
+
+    print(events.words(event, secret=True), flush=True)
+    if event["event"] == "ready":
+        found = record.read(state)
+        if found is not None:
+            print(f"the lab is up until Ctrl-C\n{status.addresses(found, None)}", flush=True)
 
 
 def _down() -> int:
