@@ -45,16 +45,18 @@ def tail(path: Path, lines: int = 8) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def bound_to(parent: int) -> Callable[[], None]:
-    """For `preexec_fn`: the child gets SIGTERM when the supervisor ends, even by kill -9.
+def bound_to(parent: int, niceness: int = 0) -> Callable[[], None]:
+    """For `preexec_fn`: the child gets SIGTERM when the supervisor ends, even by kill -9; and is as nice as told.
 
-    Safe there: the supervisor forks from its one thread, and the child makes two system calls.
+    Safe there: the supervisor forks from its one thread, and the child makes three system calls.
     """
 
     def run() -> None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        if niceness:
+            os.nice(niceness)
 
     return run
 
@@ -149,7 +151,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=bound_to(os.getpid()),
+                preexec_fn=bound_to(os.getpid(), self.service.niceness),
             )
         except OSError as error:
             os.write(output, f"cannot start {argv[0]}: {error}\n".encode())

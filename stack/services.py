@@ -49,6 +49,10 @@ class Lab:
         return self.state / "logs" / f"{name}.log"
 
 
+HOUSEKEEPING = 10
+"""Niceness of portal, queue and monitoring: what serves and generates the load goes first."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One process that is kept running.
@@ -60,6 +64,7 @@ class Service:
         stage: lower ones stop first, those of one stage together.
         stop_s: seconds from SIGTERM to SIGKILL.
         optional: the lab is whole without it.
+        niceness: above 0 for what must not take the CPU from server and load generators, which share this machine.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Service:
     stop_s: float = 5.0
     optional: bool = False
     port: str | None = None
+    niceness: int = 0
     environment: Callable[[Lab], dict[str, str]] = lambda _: {}
 
 
@@ -159,6 +165,7 @@ def _agent(host: Host) -> Service:
             "--role", host.role,
             "--metrics-host", HOST,
             "--metrics-port", str(lab.ports[name]),
+            "--cores", "1",  # the server and the other agents are on this machine, too
         ),
         lambda lab, _: probes.agent_hello(lab.agent_socket(host.name)),
         stage=2,
@@ -184,6 +191,7 @@ def services(inventory: Inventory) -> list[Service]:
             after=("bootstrap", "broker"),
             stop_s=8,
             port="portal",
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "worker-conduct",
@@ -192,6 +200,7 @@ def services(inventory: Inventory) -> list[Service]:
             stage=1,
             after=("bootstrap", "broker"),
             stop_s=10,
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "worker-tick",
@@ -200,12 +209,14 @@ def services(inventory: Inventory) -> list[Service]:
             stage=1,
             after=("bootstrap", "broker"),
             stop_s=10,
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "broker",
             lambda lab: broker.argv(lab.broker_socket, lab.state / "broker"),
             lambda lab, _: probes.broker_pong(lab.broker_socket),
             stage=3,
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "wsnode-server",
@@ -227,6 +238,7 @@ def services(inventory: Inventory) -> list[Service]:
             after=("packages",),
             optional=True,
             port="prometheus",
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "node-exporter",
@@ -236,6 +248,7 @@ def services(inventory: Inventory) -> list[Service]:
             after=("packages",),
             optional=True,
             port="node-exporter",
+            niceness=HOUSEKEEPING,
         ),
         Service(
             "grafana",
@@ -246,6 +259,7 @@ def services(inventory: Inventory) -> list[Service]:
             optional=True,
             port="grafana",
             environment=_grafana_environment,
+            niceness=HOUSEKEEPING,
         ),
     ]  # fmt: skip
 

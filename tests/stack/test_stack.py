@@ -107,6 +107,14 @@ def test_status_shows_every_process_answering_and_no_active_run(lab: Lab) -> Non
     assert set(states.values()) <= {"running", "absent"}
 
 
+def test_housekeeping_yields_to_what_is_measured(lab: Lab) -> None:
+    rows = [row for row in lab.status()["processes"] if row["state"] == "running"]
+    niceness = {row["name"]: os.getpriority(os.PRIO_PROCESS, row["pid"]) for row in rows}
+    measured = {name for name, nice in niceness.items() if nice == os.getpriority(os.PRIO_PROCESS, 0)}
+    assert measured == {"wsnode-server", "agent-server", "agent-load-1", "agent-load-2"}
+    assert {nice for name, nice in niceness.items() if name not in measured} == {10}
+
+
 def test_a_second_up_finds_it_and_shows_no_password(lab: Lab) -> None:
     done = lab("up")
     assert done.returncode == 0

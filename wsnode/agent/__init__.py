@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     service.add_argument("--metrics-port", type=int, metavar="PORT", help="serve /metrics; default: not at all")
     service.add_argument("--config", metavar="FILE", help="TOML with caps and allowed targets; default: loopback only")
     service.add_argument(
+        "--cores", type=int, metavar="N", help="cores to count on where others share this machine; default: all"
+    )
+    service.add_argument(
         "--deadman", type=float, metavar="S", help="stop a load that nobody has followed for S seconds"
     )
 

@@ -34,6 +34,9 @@ class Config(BaseModel):
     max_rate_per_s: Annotated[float, Field(gt=0)] | None = None
     """New connections per second."""
     max_messages_per_s: Annotated[float, Field(gt=0)] | None = None
+    cores: Annotated[int, Field(ge=1)] | None = None
+    """Cores to count on where others share this machine: a load has as many processes, more where open files demand
+    it. Not set: all that the agent may use."""
     keep_results: Annotated[int, Field(ge=1)] = 20
     """Results that nobody has acknowledged: more than this many, the oldest go."""
     keep_days: Annotated[float, Field(gt=0)] = 14

@@ -275,7 +275,7 @@ class Keeper:
             address = await self._admit(held.plan)
             begin = await asyncio.to_thread(self.environment)
             self._still_wanted(held)
-            workers = workers_for(held.plan, cores(), raise_descriptor_limit())
+            workers = workers_for(held.plan, self._config.cores or cores(), raise_descriptor_limit())
             held.load = Load(
                 held.plan,
                 workers,

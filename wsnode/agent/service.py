@@ -44,6 +44,10 @@ def serve(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         config = Config.read(arguments.config)
+        if arguments.cores is not None:
+            if arguments.cores < 1:
+                raise ConfigError(f"--cores {arguments.cores}: expected 1 or more")
+            config = config.model_copy(update={"cores": arguments.cores})
         store = Store(Path(arguments.data))
         listener = listen(arguments.socket)
         service = Service(
@@ -110,7 +114,7 @@ class Service:
         may_load = role == "load_generator"
         self._listener = listener
         self._table = SharedTable.create(Layout(for_job(AGENT)), slots=MAX_SLOTS)
-        self._exposition = Exposition(AGENT, self._table, workers=cores())
+        self._exposition = Exposition(AGENT, self._table, workers=config.cores or cores())
         self._channels: set[Channel] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._keeper = Keeper(
