@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wsnode import __version__
+from wsnode.wakefulness import HELD_US, permitted
 from wsnode.workers import raise_descriptor_limit
 
 Fact = str | int | float | None
@@ -56,6 +57,7 @@ def environment(more: Mapping[str, Fact] | None = None) -> dict[str, dict[str, F
         "cgroup_memory_max": cgroup_limit("memory.max"),
         "clocksource": clocksource(),
         "cpu_count": os.cpu_count(),
+        "cpu_latency_held_us": HELD_US if permitted() else None,
         "cpu_model": cpu_model(),
         "cpus_usable": len(os.sched_getaffinity(0)),
         "hostname": socket.gethostname(),

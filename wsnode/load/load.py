@@ -16,6 +16,7 @@ from wsnode.core.protocol import Counters, HostSecond, Live, Second
 from wsnode.core.result import latency
 from wsnode.core.scenario import Plan
 from wsnode.telemetry import SharedTable
+from wsnode.wakefulness import CpuLatencyHold
 from wsnode.workers import Worker, WorkerError, WorkerPool, worker_count
 
 STOP_MARGIN_S = 15.0
@@ -118,6 +119,7 @@ class Load:
         self._parts = [_Part() for _ in range(self.workers)]
         self._pool: WorkerPool | None = None
         self._gone = False
+        self._latency = CpuLatencyHold(None)
         self._seconds = 0
         self._live_second = 0
         self._stopped: str | None = None
@@ -142,9 +144,11 @@ class Load:
             on_message=self._on_message,
             on_end=self._on_end,
         )
+        self._latency = CpuLatencyHold.take()
         try:
             await self._pool.start(timeout_s)
         except WorkerError as error:
+            self._latency.release()
             raise LoadError(str(error)) from error
         return self.workers
 
@@ -159,6 +163,7 @@ class Load:
         pool = self._require_pool()
         # A worker that has reported its end exits by itself.
         await pool.stop({"do": "stop", "drain": False}, deadline_s=2.0)
+        self._latency.release()
         finals = [part.final for part in self._parts if part.final is not None]
         final = merge(finals) if self._interrupted is None and len(finals) == self.workers else None
         # The workers share one origin, so that the host's first connect is the one that was due first.
@@ -187,6 +192,7 @@ class Load:
         """End at once, with no more words from the workers."""
         if self._pool is not None:
             await self._pool.kill()
+        self._latency.release()
         if not self._ended.is_set():
             self._interrupted = self._interrupted or "killed"
             self._ended.set()
