@@ -107,7 +107,7 @@ class Following:
 
     async def _merge_ready(self) -> None:
         """Merge and emit what all hosts have. O(hosts × non-empty buckets) a second."""
-        while (number := self._merged + 1) <= min(len(host.lines) for host in self._hosts):
+        while (number := self._merged + 1) <= min((len(host.lines) for host in self._hosts), default=0):
             if number >= self._from_second:
                 self._emit(Counted(merge([_decoded(host, number) for host in self._hosts])))
             self._merged = number  # before anybody else's turn: several may be at this at once

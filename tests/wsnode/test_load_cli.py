@@ -66,7 +66,7 @@ def test_the_seeds_spellings_and_a_scenario_file_are_understood(tmp_path: Path) 
             "clients: 0 is refused: Input should be greater than or equal to 1 (allowed: 1 to 1,000,000",
         ),
         (["--set", "fase=random"], "fase: no such field; known: name, "),
-        (["--threshold", "p99 < 3"], "threshold 'p99 < 3': expected METRIC"),
+        (["--threshold", "p99 < 3"], "threshold 'p99 < 3': no metric 'p99'; known: response_time.p99"),
         (["--duration", "5", "--rate", "1"], "no measured window: 1,000 clients"),
         (["--subject", "x"], "--subject 'x': expected NAME@VERSION"),
         (["--scenario", "/nowhere.yaml"], "--scenario /nowhere.yaml: No such file or directory"),

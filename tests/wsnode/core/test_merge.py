@@ -106,6 +106,7 @@ def test_since_is_what_was_gained_and_gauges_keep_their_later_value() -> None:
         histograms={"response_time": [5, 5, 9]},
         cpu_s=(1.0, 2.0),
         steal_s=0.25,
+        throttled_s=1,
         core_s=6,
     )
     later = second(
@@ -121,6 +122,7 @@ def test_since_is_what_was_gained_and_gauges_keep_their_later_value() -> None:
         histograms={"response_time": [5, 5, 9, 7, 9], "handshake": [1]},
         cpu_s=(1.5, 4.0),
         steal_s=0.75,
+        throttled_s=1.5,
         core_s=14,
     )
     gained = since(later, earlier)
@@ -137,6 +139,7 @@ def test_since_is_what_was_gained_and_gauges_keep_their_later_value() -> None:
         histograms={"response_time": [7, 9], "handshake": [1]},
         cpu_s=(0.5, 2.0),
         steal_s=0.5,
+        throttled_s=0.5,
         core_s=8,
     )
     assert since(later, None) == later

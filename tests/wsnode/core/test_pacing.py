@@ -275,3 +275,17 @@ def test_nothing_is_due_before_a_connect_or_after_the_end(phase: Phase) -> None:
         )
         for due, client in pacing.timetable(Share(0, 1, pacing.clients)):
             assert pacing.connect_due(client) <= due < pacing.end_ns
+
+
+@pytest.mark.parametrize(("clients", "step"), [(1, 1), (2, 1), (5, 2), (100, 27), (1000, 633), (100_000, 61_827)])
+def test_phases_stay_the_same_over_versions_since_hosts_and_runs_are_compared(clients: int, step: int) -> None:
+    assert spread_step(clients) == step
+    pacing = Pacing(clients, S, S, 10 * S)
+    assert pacing.phase_of(clients - 1) == (clients - 1) * step % clients * S // clients
+
+
+def test_random_phases_are_those_of_splitmix64() -> None:
+    # The generator's published outputs for seed 0: 0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F.
+    outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    phases = [Pacing(1, 1 << 64, 1, 1, "random", seed).phase_of(0) for seed in range(3)]
+    assert phases == outputs

@@ -1,0 +1,172 @@
+"""The list of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from portal.accounts.models import User
+from portal.runs.models import Run
+from portal.runs.states import State
+from tests.portal.factories import NOW, SMOKE, keep, make_finished, make_result, make_run, make_user
+from tests.portal.pages import Page, page
+from wsnode.core.scenario import Scenario
+
+pytestmark = pytest.mark.django_db
+LIST = reverse("runs:list")
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def browser(client: Client, ada: User) -> Client:
+    client.force_login(ada)
+    return client
+
+
+def cells(found: Page, run: Run) -> list[str]:
+    """The texts of a run's row."""
+    return [cell.text for cell in found.one(f"#row-{run.pk}").all("td, th")]
+
+
+def test_without_a_run_the_page_leads_to_the_first(browser: Client) -> None:
+    found = page(browser.get(LIST))
+    assert found.one(".empty h2").text == "No runs yet"
+    assert found.one(".empty .primary").attributes["href"] == "/runs/new?scenario=smoke"
+    assert not found.all("table")
+
+
+def test_a_finished_run_shows_its_figures_with_units(browser: Client, ada: User) -> None:
+    run = make_finished(ada, subject_name="echo", subject_version="1.4.2")
+    found = page(browser.get(LIST))
+
+    times = run.summary.content.latency_s.response_time
+    assert times.p50 is not None
+    assert times.p95 is not None
+    assert times.p99 is not None
+    assert cells(found, run) == [
+        "",
+        "smoke echo 1.4.2",
+        "finished",
+        "passed",
+        "valid",
+        f"{times.p50 * 1e3:.2f} ms",
+        f"{times.p95 * 1e3:.2f} ms",
+        f"{times.p99 * 1e3:.2f} ms",
+        "500/s",
+        "0 %",
+        "100",
+        "20 Nov 09:30 ada",
+        "19 s",
+    ]
+    assert found.one(f"#row-{run.pk} a").attributes["href"] == f"/runs/{run.pk}/"
+
+
+def test_what_has_no_value_is_a_dash_and_never_zero(browser: Client, ada: User) -> None:
+    lossy = make_finished(ada, load={"lose_every": 50})
+    failed = make_run(ada, State.FAILED)
+    found = page(browser.get(LIST))
+
+    assert cells(found, lossy)[7] == "–"
+    assert cells(found, lossy)[9] == "2 %"
+    assert cells(found, failed)[2:11] == ["failed", *["–"] * 8]
+
+
+def test_only_runs_with_a_result_can_be_ticked(browser: Client, ada: User) -> None:
+    done, waiting = make_finished(ada), make_run(ada)
+    found = page(browser.get(LIST))
+    assert [box.attributes["value"] for box in found.all("input[name=run]")] == [done.pk]
+    assert found.one(f"#row-{waiting.pk}").all("input") == []
+
+
+def test_the_queue_is_shown_in_its_order_with_what_it_waits_for(browser: Client, ada: User) -> None:
+    running = make_run(ada, State.RUNNING, subject_name="wsnode")
+    second = make_run(ada, created_at=NOW + timedelta(seconds=2), state_reason="waits for the machine's lock")
+    first = make_run(ada, created_at=NOW + timedelta(seconds=1))
+    found = page(browser.get(LIST))
+
+    lines = found.one("#now-title").ancestor("section").all("ol > li")
+    assert [line.one("a").attributes["href"] for line in lines] == [f"/runs/{r.pk}/" for r in (running, first, second)]
+    assert "running" in lines[0].text
+    assert "1st in the queue, by ada" in lines[1].text
+    assert "2nd in the queue, by ada: waits for the machine's lock" in lines[2].text
+
+
+def test_the_rows_refresh_while_something_is_under_way_and_only_then(browser: Client, ada: User) -> None:
+    make_finished(ada)
+    assert "hx-get" not in page(browser.get(LIST)).one("#rows").attributes
+
+    make_run(ada, State.PREPARING)
+    rows = page(browser.get(LIST, {"scenario": "smoke"})).one("#rows").attributes
+    assert rows["hx-get"] == "/runs/?scenario=smoke"
+    assert rows["hx-trigger"] == "every 2s"
+
+    partial = browser.get(LIST, headers={"HX-Request": "true"})
+    assert partial.content.strip().startswith(b'<div id="rows"')
+    assert b"<html" not in partial.content
+
+
+def test_runs_are_filtered_by_scenario_and_state(browser: Client, ada: User) -> None:
+    done = make_finished(ada)
+    other = make_run(ada, State.CANCELLED, SMOKE.model_copy(update={"name": "other"}))
+    busy = make_run(ada, State.COLLECTING)
+
+    def shown(**parameters: str) -> set[str]:
+        found = page(browser.get(LIST, parameters))
+        return {row.attributes["id"].removeprefix("row-") for row in found.all("tbody tr")}
+
+    assert shown() == {done.pk, other.pk, busy.pk}
+    assert shown(scenario="other") == {other.pk}
+    assert shown(state="active") == {busy.pk}
+    assert shown(state="finished") == {done.pk}
+    nothing = page(browser.get(LIST, {"scenario": "smoke", "state": "lost"}))
+    assert nothing.one(".empty p").text == "There is none with the scenario smoke and the state lost."
+    chosen = page(browser.get(LIST, {"scenario": "other", "state": "active"})).all("option[selected]")
+    assert [option.attributes["value"] for option in chosen] == ["other", "active"]
+
+
+def test_many_runs_come_in_pages(browser: Client, ada: User) -> None:
+    for n in range(51):
+        make_run(ada, State.CANCELLED, created_at=NOW + timedelta(minutes=n))
+
+    first = page(browser.get(LIST, {"state": "cancelled"}))
+    assert len(first.all("tbody tr")) == 50
+    assert "1 to 50 of 51" in first.one(".pager").text
+    assert first.one(".pager a").attributes["href"] == "?state=cancelled&page=2"
+    second = page(browser.get(LIST, {"state": "cancelled", "page": "2"}))
+    assert len(second.all("tbody tr")) == 1
+    assert second.one(".pager a").text == "Newer"
+
+
+def test_the_number_of_queries_does_not_grow_with_the_runs(
+    browser: Client, ada: User, django_assert_num_queries: Callable[[int], Any]
+) -> None:
+    result = make_result()
+
+    def fill(n: int) -> None:
+        for _ in range(n):
+            keep(make_run(make_user(f"user-{User.objects.count()}"), State.FINISHED), result)
+            make_run(ada, State.QUEUED)
+
+    fill(1)
+    with django_assert_num_queries(7):
+        browser.get(LIST)
+    fill(9)
+    with django_assert_num_queries(7):
+        browser.get(LIST)
+
+
+def test_what_people_typed_is_text_and_not_markup(browser: Client, ada: User) -> None:
+    hostile = '"><script>alert(1)</script>'
+    make_finished(ada, Scenario(name="x", description=hostile), subject_name=hostile, subject_version=hostile)
+    content = browser.get(LIST).content
+    assert b"<script>alert" not in content
+    assert b"&lt;script&gt;alert(1)&lt;/script&gt;" in content
