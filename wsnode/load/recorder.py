@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
-from wsnode.core.histogram import BUCKETS, LIMIT_NS, Histogram, bucket_bounds
+from wsnode.core.histogram import BUCKETS, Histogram, bucket_bounds
 from wsnode.telemetry import Buckets, Counters
 
 NS = 1_000_000_000
+_NONE = 1 << 63
+"""Above every duration: the minimum of none."""
 MESSAGE_COUNTERS = (
     "messages_due",
     "messages_sent",
@@ -32,7 +34,7 @@ class Tally:
         self.counts = [0] * BUCKETS
         self.count = 0
         self.total = 0
-        self.low = LIMIT_NS
+        self.low = _NONE
         self.high = -1
         self.overflow = 0
 
@@ -66,7 +68,7 @@ class Tally:
                 histogram.buckets[index] = n
                 counts[index] = 0
         self.count = self.total = self.overflow = 0
-        self.low, self.high = LIMIT_NS, -1
+        self.low, self.high = _NONE, -1
         return histogram
 
 
