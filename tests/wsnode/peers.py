@@ -30,6 +30,7 @@ class Peer(asyncio.Protocol):
     def __init__(self, mode: str, argument: float) -> None:
         self.mode, self.argument = mode, argument
         self.protocol = ServerProtocol()
+        self.keeps_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -76,6 +77,10 @@ class Peer(asyncio.Protocol):
         elif self.mode == "badframe" and n == self.argument:
             self.flush()
             self.transport.write(b"\xf1\x01x")
+        elif self.mode == "leaves" and n == self.argument:
+            # The close frame alone: the TCP connection stays until the client has had enough.
+            self.protocol.send_close(1001)
+            self.keeps_open = True
         elif self.mode == "silent":
             pass
         else:
@@ -92,7 +97,7 @@ class Peer(asyncio.Protocol):
         for data in self.protocol.data_to_send():
             if data:
                 self.transport.write(data)
-            else:
+            elif not self.keeps_open:
                 self.transport.close()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from typing import Any
 
 import pytest
 
 from tests.wsnode.loads import carry_out
 from tests.wsnode.peers import peer
-from wsnode.core.merge import broken_identities
+from tests.wsnode.wild_peer import wild_peer
+from wsnode.core.merge import broken_identities, since
 from wsnode.core.scenario import Plan, Scenario
 from wsnode.load.load import Load, LoadError
 
@@ -70,6 +73,46 @@ def test_a_frame_that_breaks_the_protocol_is_named_so() -> None:
     assert counters.errors == {"protocol_error": 1}
     assert counters.connections_attempted == 20
     assert counters.unsent["connection_down"] > 10
+
+
+def test_a_server_that_says_close_and_leaves_the_connection_standing_is_left_after_two_seconds() -> None:
+    with peer("leaves", 100) as server:
+        done = carry_out(server.url, **{**SMALL, "duration_s": 5}, reconnect_delay_s=0.1)
+    counters = done.result.counters
+    assert counters.errors == {"closed_by_server": 1}
+    # The schedule went on meanwhile: one client of 20 messages a second was down for some 2.1 s.
+    assert 35 <= counters.unsent["connection_down"] <= 60
+    assert counters.messages_lost <= 1
+    assert counters.reconnects == 1
+    assert broken_identities(done.summary.total.counters) == []
+    assert [line.second for line in done.series] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("seed", "fields"),
+    [
+        (1, {"clients": 40, "interval_ms": 20, "while_down": "queue", "reply_timeout_s": 1, "drain_s": 2}),
+        (2, {"clients": 4, "interval_ms": 50, "size_bytes": 1 << 20, "max_in_flight": 5, "connect_timeout_s": 0.3}),
+    ],
+)
+def test_the_accounts_of_every_second_hold_whatever_a_server_does(seed: int, fields: dict[str, Any]) -> None:
+    with wild_peer(seed) as url:
+        done = carry_out(url, workers=2, **{**SMALL, **fields}, reconnect_delay_s=0.1)
+    total = done.end.final
+    assert total is not None
+    assert [line.second for line in done.series] == [1, 2, 3]
+    lines = [*done.series, total.model_copy(update={"second": 4})]
+    assert [broken_identities(line.counters) for line in lines] == [[]] * 4
+    for earlier, later in itertools.pairwise(lines):
+        since(later, earlier)  # raises where a line has lost something that an earlier one had
+    scenario = Scenario(**{**SMALL, **fields})
+    plan = Plan(scenario=scenario, url="ws://x", count=scenario.clients)
+    assert total.counters.messages_due == scenario.pacing().offered(plan.share, 3 * 10**9)
+    assert total.counters.messages_unsent == sum(total.unsent.values())
+    assert total.histogram("response_time").count == total.counters.messages_received > 0
+    assert total.histogram("write_wait").count == total.counters.messages_sent
+    assert total.histogram("handshake").count == total.counters.connections_opened
+    assert "generator_late" not in total.unsent
 
 
 def test_while_down_queue_sends_after_the_reconnect_with_the_original_due_time() -> None:

@@ -28,7 +28,8 @@ from wsnode.load.recorder import DueSecond, Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-IDLE, CONNECTING, OPEN, CLOSING, DOWN = range(5)
+IDLE, CONNECTING, OPEN, BROKEN, CLOSING, DOWN = range(6)
+"""BROKEN: the server closes, or has broken the protocol; the TCP connection has not ended yet."""
 CLOSE_PATIENCE_S = 2.0
 """How long the server has to close the TCP connection after a close frame."""
 
@@ -70,6 +71,7 @@ class _Transport(Protocol):
     def write(self, data: bytes) -> None: ...
     def get_write_buffer_size(self) -> int: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def is_closing(self) -> bool: ...
     def write_eof(self) -> None: ...
     def can_write_eof(self) -> bool: ...
     def close(self) -> None: ...
@@ -244,7 +246,10 @@ class Client(asyncio.Protocol):
         for data in protocol.data_to_send():
             transport.write(data)
         now = monotonic_ns()
-        if transport.get_write_buffer_size():
+        if transport.is_closing():
+            # The kernel has refused it: the connection is gone, which connection_lost is about to say.
+            setting.recorder.unsent(second, "connection_down")
+        elif transport.get_write_buffer_size():
             self._blocked = (second, turn_ns, key)
         else:
             self._handed_over(second, turn_ns, key, now)
@@ -312,7 +317,8 @@ class Client(asyncio.Protocol):
             self._end_connecting("handshake_rejected" if rejected else "handshake_failed")
             self._abort()
         elif protocol.state is not READY and self.state == OPEN:
-            # The server closes, or has broken the protocol; it has a moment to end the TCP connection itself.
+            # It has a moment to end the TCP connection itself. Nothing can be sent any more.
+            self.state = BROKEN
             self._close_soon()
 
     def _frame(self, frame: Frame, now: int) -> None:
@@ -400,6 +406,8 @@ class Client(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The server has ended its side: the transport closes, connection_lost follows."""
+        if self.state == OPEN:
+            self.state = BROKEN
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The TCP connection is gone: account for it and for everything that it carried."""
@@ -409,7 +417,7 @@ class Client(asyncio.Protocol):
         self._transport = self._protocol = self._fragments = None
         if state == CONNECTING:
             self._end_connecting("reset" if isinstance(exc, ConnectionError) else "handshake_failed")
-        elif state in (OPEN, CLOSING):
+        elif state in (OPEN, BROKEN, CLOSING):
             now = monotonic_ns()
             setting.opened.discard(self)
             self.state = DOWN
@@ -417,7 +425,7 @@ class Client(asyncio.Protocol):
             recorder.live.connections -= 1
             recorder.live.connections_closed += 1
             recorder.live.connection_duration.observe(now - self._opened_ns)
-            if state == OPEN:
+            if state != CLOSING:
                 recorder.error(_broken(exc, protocol))
                 self._settle_lost()
         if state != CLOSING:

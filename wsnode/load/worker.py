@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections import deque
 from time import monotonic_ns
@@ -23,6 +24,8 @@ from wsnode.load.schedule import NEVER, Schedule, connect_order
 from wsnode.load.timer import Timer
 from wsnode.telemetry import Layout, LoopMonitor, SharedTable
 from wsnode.workers import Assignment, Control
+
+log = logging.getLogger("wsnode.load")
 
 TURNS_AT_ONCE, CONNECTS_AT_ONCE = 32, 8
 """In one go before replies are read: bounds how long a late schedule keeps the loop (some 2 ms each)."""
@@ -82,6 +85,7 @@ class Worker:
         self._sweep_place = 0
         self._first_connect: tuple[int, int] | None = None
         self._ended = asyncio.Event()
+        self._finishing: asyncio.Task[None] | None = None
         self._cpu_before_ns = 0
         self._collected_at = 0
         self._timer = Timer(self._tick)
@@ -120,6 +124,19 @@ class Worker:
     # --- the schedule ---
 
     def _tick(self) -> None:
+        try:
+            self._proceed()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Without its schedule a load would neither go on nor end, and its accounts can't be trusted: say so and go."""
+        log.error("the schedule has failed", exc_info=error)
+        self._timer.close()
+        self._control.send({"failed": f"its schedule failed: {error!r}"})
+        self._ended.set()
+
+    def _proceed(self) -> None:
         now = monotonic_ns() - self._origin
         if self._drain_until is None:
             now, behind = self._turns(now)
@@ -134,7 +151,8 @@ class Worker:
             if self._schedule.due == NEVER or now >= self._stop_ns + GRACE_NS:
                 self._begin_drain(now)
         if self._drain_until is not None and self._drained(now):
-            asyncio.get_running_loop().create_task(self._finish(now))
+            self._timer.close()
+            self._finishing = asyncio.get_running_loop().create_task(self._finish(now))
             return
         self._timer.set(self._origin + (now if behind else self._next_wake(now)))
 
@@ -292,8 +310,13 @@ class Worker:
         return now - self._quiet_since >= QUIET_NS
 
     async def _finish(self, now: int) -> None:
+        try:
+            await self._close_all(now)
+        except Exception as error:
+            self._fail(error)
+
+    async def _close_all(self, now: int) -> None:
         # Connects that have not come to an end are pending for good.
-        self._timer.close()
         for task in list(self._tasks):
             task.cancel()
         for client in self._clients:
