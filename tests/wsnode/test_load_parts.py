@@ -135,6 +135,9 @@ def test_the_final_line_holds_what_never_settled() -> None:
     recorder.sent(first, 10, 64)
     recorder.unsent(first, "write_blocked")
     recorder.never_reached(first, 2)
+    recorder.handshake.add(700)
+    recorder.snapshot(1, 0, 1, 0.1)
+    recorder.handshake.add(800)
     recorder.unsent(first, "generator_late")
     final = recorder.final_line(1, pending=4, opened_now=2, in_flight=1, cpu_s=1.5)
     counters = final["counters"]
@@ -143,6 +146,7 @@ def test_the_final_line_holds_what_never_settled() -> None:
     assert counters["messages_unsent"] == 4
     assert final["unsent"] == {"write_blocked": 1, "generator_late": 3}
     assert (counters["connections_pending"], counters["connections_open"], final["cpu_s"]) == (4, 2, 1.5)
+    assert Histogram.from_wire(final["histograms"]["handshake"]) == Histogram.of([700, 800])
 
 
 def test_there_are_never_more_workers_than_clients() -> None:

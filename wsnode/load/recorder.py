@@ -238,6 +238,8 @@ class Recorder:
         snapshot = self._by_clock(pending, opened_now, cpu_s)
         line: dict[str, Any] | None = None
         histograms: dict[str, Histogram] = {}
+        for kept in self._snapshots.values():  # of seconds that never settled: their lines will not tell
+            snapshot["handshake"].add(kept["handshake"])
         for rest in [*self._seconds, DueSecond(second, (Tally(), Tally(), Tally(), Tally()))]:
             line = self._line(rest, snapshot)
             for name, wire in line["histograms"].items():
