@@ -428,6 +428,11 @@ class Client(asyncio.Protocol):
             if state != CLOSING:
                 recorder.error(_broken(exc, protocol))
                 self._settle_lost()
+        if protocol is not None:
+            # Its parser and its exceptions refer back to it: in a long load with many breaks such cycles add up, since
+            # the collector looks at young objects only (`Worker.go`).
+            protocol.parser.close()
+            protocol.parser_exc = protocol.handshake_exc = None
         if state != CLOSING:
             self._reconnect()
 
