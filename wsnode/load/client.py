@@ -432,6 +432,9 @@ class Client(asyncio.Protocol):
             # Its parser and its exceptions refer back to it: in a long load with many breaks such cycles add up, since
             # the collector looks at young objects only (`Worker.go`).
             protocol.parser.close()
+            if (refused := protocol.handshake_exc) is not None:
+                vars(refused).clear()
+                refused.args, refused.__traceback__ = (), None
             protocol.parser_exc = protocol.handshake_exc = None
         if state != CLOSING:
             self._reconnect()

@@ -246,9 +246,9 @@ class Worker:
             self._enter(passed + 1)
         if ended:
             self._send_live()
-            if recorder.closed != self._collected_at:
-                # Ended connections are cycles, which only the collector frees; the young ones are few.
-                self._collected_at = recorder.closed
+            if (over := recorder.closed + recorder.failed) != self._collected_at:
+                # What is left of connections may hold cycles, which only the collector frees; the young ones are few.
+                self._collected_at = over
                 gc.collect(0)
         for line in recorder.settled_lines():
             if line["second"] * NS <= self._stop_ns:
