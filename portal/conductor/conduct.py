@@ -115,6 +115,12 @@ class Run:
             return await _attended(end, control)
         except (Abandoned, Superseded):
             return Outcome("lost", LEFT, (), self._start_at_ns)
+        except Exception as error:
+            log.exception("run %s", self._job.run_id)
+            for host in self.generators:
+                if host.touched and host.ended is None:
+                    host.lost = host.lost or "the conductor failed before it could ask"
+            return self._outcome("failed", f"the conductor failed while it ended the run: {error!r}")
 
     async def leave(self) -> None:
         """Close all channels. Loads go on."""
@@ -249,15 +255,15 @@ class Run:
 
         async def collect(host: Host) -> None:
             try:
-                await host.fetch_result()
+                await host.fetch_result(PATIENCE_S)
             except (Lost, BadAgent, Refused) as error:
                 host.lost = f"its result could not be fetched: {error}"
             else:
                 await self._read_clock_again(host)
 
         async def observe(host: Host) -> None:
+            host.environment_end = (await host.examine(PATIENCE_S)).environment
             await self._read_clock_again(host)
-            host.environment_end = (await host.examine()).environment
 
         await asyncio.gather(*map(collect, self.generators), self._on_observed(observe))
         return self._outcome("finished", None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 from portal.conductor.channel import BadAgent, Refused
 from portal.conductor.host import Host, Lost
 from portal.conductor.job import Counted, Event, Job, Seen
 from wsnode.core.merge import merge
 from wsnode.core.protocol import Ended, Live, ProtocolError, Second
+
+log = logging.getLogger("portal.conductor")
 
 SEEN_S = 1.2
 """The live page waits this long for a slow host's line."""
@@ -72,8 +74,12 @@ class Following:
         """Let the loads that have just been stopped say their last lines, and merge those."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
-        with suppress(CutShort):  # lines that can't be read are the trouble that has been told
+        try:
             await self._merge_ready()
+        except CutShort:
+            pass  # lines that can't be read are the trouble that has been told
+        except Exception:
+            log.exception("merging the last lines")
 
     async def end(self) -> None:
         """Follow no longer. The loads go on."""

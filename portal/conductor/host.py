@@ -307,14 +307,13 @@ class Host:
         self._heard_at = asyncio.get_running_loop().time()
         if line.startswith(b'{"type":"second",'):
             number = number_of(line)
-            if number > len(self.lines) + 1:
+            if number != len(self.lines) + 1:
                 raise ProtocolError(f"second {number} came after second {len(self.lines)}")
-            if number == len(self.lines) + 1:
-                try:
-                    self.lines.append(line)
-                except OSError as error:
-                    raise BadAgent(f"its lines can't be kept here: {error}") from error
-                self._news.set()
+            try:
+                self.lines.append(line)
+            except OSError as error:
+                raise BadAgent(f"its lines can't be kept here: {error}") from error
+            self._news.set()
             return
         reply = protocol.decode_reply(line)
         if isinstance(reply, Live):

@@ -69,4 +69,6 @@ def number_of(line: bytes) -> int:
     second = decode_reply(line)
     if not isinstance(second, Second):
         raise ProtocolError(f"a {second.type} where a second was expected")
+    if second.second < 1:
+        raise ProtocolError(f"a line of second {second.second}")
     return second.second
