@@ -15,3 +15,5 @@ urlpatterns = [
     path("api/v1/", api_urls()),
     path("healthz", healthz, name="healthz"),
 ]
+
+handler404 = "portal.runs.api.absent"

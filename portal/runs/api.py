@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.cache import cache
-from django.http import Http404, HttpRequest, HttpResponse
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern, URLResolver
+from django.views.decorators.csrf import csrf_exempt
+from django.views.defaults import page_not_found
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.responses import Status
@@ -19,7 +24,7 @@ from pydantic import Field
 
 from portal.accounts.models import ApiToken, User
 from portal.runs.create import create_run
-from portal.runs.draft import GivenSubject, Refused
+from portal.runs.draft import GivenSubject, Refused, shortened
 from portal.runs.models import NamedScenario, Run
 from portal.runs.states import State
 from wsnode.core.result import Result
@@ -46,7 +51,9 @@ class PerToken(BaseThrottle):
     """So many requests per token and minute of the clock."""
 
     def allow_request(self, request: HttpRequest) -> bool:
-        key = f"api-{request.auth.pk}-{int(time.time() // 60)}"  # type: ignore[attr-defined]  # set by Bearer
+        # Set by the authentication: a token, or the user of a session.
+        who = request.auth  # type: ignore[attr-defined]
+        key = f"api-{type(who).__name__}-{who.pk}-{int(time.time() // 60)}"
         cache.add(key, 0, timeout=120)
         return cache.incr(key) <= PER_MINUTE
 
@@ -141,9 +148,11 @@ def _user(request: HttpRequest) -> User:
 
 
 def _run(run_id: str) -> Run:
-    run = Run.objects.select_related("created_by", "summary").filter(pk=run_id).first()
+    run = None
+    if run_id.isprintable():
+        run = Run.objects.select_related("created_by", "summary").filter(pk=run_id).first()
     if run is None:
-        raise HttpError(404, f"no run {run_id!r}")
+        raise HttpError(404, f"no run {shortened(run_id)}")
     return run
 
 
@@ -250,16 +259,44 @@ def _absent(request: HttpRequest, error: Http404) -> HttpResponse:
     return _say(request, ["there is no such thing"], 404)
 
 
+@api.exception_handler(RequestDataTooBig)
+def _too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    return _say(request, [f"the request is refused: more than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes"], 413)
+
+
 @api.exception_handler(Exception)
 def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
     log.error("%s %s broke down", request.method, request.path, exc_info=error)
     return _say(request, ["the portal broke down over this; its log says where"], 500)
 
 
+def absent(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """What is said of an address that there is not: of the API's in its own form, of others by the page."""
+    if request.path.startswith("/api/"):
+        return _say(request, [f"there is nothing at {shortened(request.path)}: see /api/v1/openapi.json"], 404)
+    return page_not_found(request, exception)
+
+
+def _spoken(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A view whose refusal of a method has the form of all others."""
+
+    @login_not_required
+    @csrf_exempt
+    def spoken(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        if not isinstance(response, HttpResponseNotAllowed):
+            return response
+        said = _say(request, [f"{request.method} is not for this address: only {response['Allow']}"], 405)
+        said["Allow"] = response["Allow"]
+        return said
+
+    return spoken
+
+
 def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
-    """The API for the URLconf. Its own token check stands in for the session's login."""
+    """The API for the URLconf. Its own token check stands in for the session's login, and for its CSRF token."""
     patterns, app_name, namespace = api.urls
     for pattern in patterns:
         if isinstance(pattern, URLPattern) and pattern.name != "api-root":
-            login_not_required(pattern.callback)
+            pattern.callback = _spoken(pattern.callback)
     return patterns, app_name, namespace

@@ -9,15 +9,18 @@ from typing import Any, Literal, NamedTuple, get_args
 from pydantic import ValidationError
 
 from portal.runs.models import NamedScenario
-from wsnode.core.scenario import NoWindow, Scenario, error_lines
+from wsnode.core.scenario import LONGEST_VALUE, NoWindow, Scenario, error_lines
 
 SUBJECT_CHARS = 200
+MOST_LINES = 50
 
 
 class Refused(ValueError):
-    """A run that cannot be made; `lines` say why, one fault each."""
+    """A run that cannot be made; `lines` say why, one fault each, of many the first."""
 
     def __init__(self, lines: list[str]) -> None:
+        if len(lines) > MOST_LINES:
+            lines = [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES:,} more"]
         super().__init__("; ".join(lines))
         self.lines = lines
 
@@ -33,7 +36,7 @@ class GivenSubject(NamedTuple):
         """Read `NAME@VERSION`.
 
         Raises:
-            Refused: a part is missing or too long.
+            Refused: see `checked`.
         """
         name, _, version = text.rpartition("@")
         return cls(name.strip(), version.strip()).checked()
@@ -42,16 +45,22 @@ class GivenSubject(NamedTuple):
         """Itself.
 
         Raises:
-            Refused: a part is missing or too long.
+            Refused: a part is missing, too long, or holds what is no visible character.
         """
         lines = [
-            f"subject.{field}: {value!r} is refused: wanted 1 to {SUBJECT_CHARS} characters (NAME@VERSION)"
+            f"subject.{field}: {shortened(value)} is refused: wanted 1 to {SUBJECT_CHARS} visible characters "
+            "(NAME@VERSION)"
             for field, value in zip(self._fields, self, strict=True)
-            if not 1 <= len(value) <= SUBJECT_CHARS
+            if not (1 <= len(value) <= SUBJECT_CHARS and value.isprintable())
         ]
         if lines:
             raise Refused(lines)
         return self
+
+
+def shortened(value: str) -> str:
+    """A refused text as it is quoted."""
+    return repr(value) if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]!r}…"
 
 
 def compose(base: str | Mapping[str, Any], changes: Mapping[str, Any], *, accept_partial: bool) -> Scenario:
@@ -64,7 +73,7 @@ def compose(base: str | Mapping[str, Any], changes: Mapping[str, Any], *, accept
     unknown = [name for name in changes if name not in Scenario.model_fields]
     if unknown:
         known = ", ".join(Scenario.model_fields)
-        raise Refused([f"{name}: no such field; known: {known}" for name in unknown])
+        raise Refused([f"{name[:LONGEST_VALUE]}: no such field; known: {known}" for name in unknown])
     try:
         scenario = Scenario.model_validate(content | {name: _read(name, value) for name, value in changes.items()})
         if not accept_partial:
@@ -79,10 +88,11 @@ def compose(base: str | Mapping[str, Any], changes: Mapping[str, Any], *, accept
 def _content(base: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(base, str):
         return base
-    row = NamedScenario.objects.filter(name=base).first()
+    # What is not printable is no scenario's name, and no text for a database.
+    row = NamedScenario.objects.filter(name=base).first() if base.isprintable() else None
     if row is None:
         names = ", ".join(NamedScenario.objects.names()) or "none; run `manage seed_scenarios`"
-        raise Refused([f"scenario: {base!r} is not known; known: {names}"])
+        raise Refused([f"scenario: {shortened(base)} is not known; known: {names}"])
     return row.content  # type: ignore[no-any-return]  # JSONField
 
 
@@ -103,7 +113,7 @@ def _lines(value: str) -> list[str]:
     if value.lstrip().startswith("["):
         try:
             listed = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [value]
         return listed if isinstance(listed, list) else [value]
     return [line.strip() for line in value.replace(",", "\n").splitlines() if line.strip()]

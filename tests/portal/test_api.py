@@ -102,7 +102,7 @@ def test_a_scenario_may_be_sent_whole(caller: Caller) -> None:
         ),
         (
             {"scenario": "smoke", "subject": {"name": "", "version": "1"}},
-            ["subject.name: '' is refused: wanted 1 to 200 characters (NAME@VERSION)"],
+            ["subject.name: '' is refused: wanted 1 to 200 visible characters (NAME@VERSION)"],
         ),
         ({"scenario": "smoke", "colour": "red"}, ["colour: Extra inputs are not permitted"]),
         ({}, ["scenario: Field required"]),
@@ -249,3 +249,43 @@ def test_scenarios_are_listed_with_all_their_fields(caller: Caller) -> None:
     make_scenario()
     (scenario,) = caller.get("/scenarios")
     assert Scenario.model_validate(scenario).clients == 100
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        (b'{"scenario": "' + b"a" * 3_000_000 + b'"}', 413, "the request is refused: more than 2,621,440 bytes"),
+        (b"[" * 200_000, 400, "Cannot parse request body"),
+        (b'{"scenario": "smoke", "set": {"thresholds": "' + b"[" * 100_000 + b'"}}', 422, "thresholds: threshold '[[["),
+        (b'{"scenario": "\\ud800"}', 422, "scenario: '\\ud800' is not known"),
+        (b'{"scenario": "smoke", "subject": {"name": "\\ud800", "version": "1"}}', 422, "subject.name: '\\ud800'"),
+        (
+            b'{"scenario": "smoke", "subject": {"name": "a\\u0000\\n", "version": "1"}}',
+            422,
+            "subject.name: 'a\\x00\\n'",
+        ),
+    ],
+)
+def test_what_no_client_sends_by_mistake_is_refused_in_words(
+    caller: Caller, body: bytes, status: int, line: str
+) -> None:
+    make_scenario()
+    response = caller.client.post("/api/v1/runs", body, content_type="application/json")
+    assert response.status_code == status
+    assert response.json()["detail"][0].startswith(line)
+    assert Run.objects.count() == 0
+
+
+def test_of_very_many_faults_the_first_are_told_and_the_rest_counted(caller: Caller) -> None:
+    make_scenario()
+    lines = caller.post("/runs", {"scenario": "smoke", "set": {f"k{n}": 1 for n in range(1000)}}, 422)["detail"]
+    assert len(lines) == 51
+    assert lines[-1] == "and 950 more"
+
+
+def test_an_address_or_method_that_there_is_not_is_refused_in_the_one_form(caller: Caller) -> None:
+    assert caller.get("/nope", 404)["detail"] == ["there is nothing at '/api/v1/nope': see /api/v1/openapi.json"]
+    assert caller.get("/runs/%00", 404)["detail"] == ["no run '\\x00'"]
+    response = caller.client.put("/api/v1/runs")
+    assert (response.status_code, set(response["Allow"].split(", "))) == (405, {"GET", "POST"})
+    assert response.json()["detail"][0].startswith("PUT is not for this address: only ")

@@ -149,7 +149,7 @@ def test_a_box_that_is_not_ticked_is_off(browser: Client) -> None:
         (
             "subject_name",
             "echo",
-            "subject.version: '' is refused: wanted 1 to 200 characters (NAME@VERSION)",
+            "subject.version: '' is refused: wanted 1 to 200 visible characters (NAME@VERSION)",
         ),
     ],
 )
