@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 
 from portal.config.celery import app
 
+log = logging.getLogger("portal.health")
+
 
 @login_not_required
 def healthz(request: HttpRequest) -> HttpResponse:
-    """200 `ok` when database and broker answer, else 503 with the one that does not."""
+    """200 `ok` when database and broker answer, else 503 with the one that does not.
+
+    Anybody may ask, so that addresses and user names in the reason are for the log.
+    """
     faults = [fault for fault in (_database(), _broker()) if fault]
     return HttpResponse("\n".join(faults or ["ok"]) + "\n", "text/plain", 503 if faults else 200)
 
@@ -21,7 +28,8 @@ def _database() -> str | None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
-        return f"database: {error}"
+        log.warning("the database does not answer: %s", error)
+        return "database: does not answer"
     return None
 
 
@@ -31,5 +39,6 @@ def _broker() -> str | None:
             # Opening a channel to Redis pings it.
             broker.channel()
         except (*broker.connection_errors, *broker.channel_errors, OSError) as error:
-            return f"broker: {error}"
+            log.warning("the broker does not answer: %s", error)
+            return "broker: does not answer"
     return None

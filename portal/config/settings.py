@@ -147,6 +147,10 @@ WHITENOISE_MAX_AGE = 60
 # --- Celery: the row is the truth, a message only a wake-up ---
 CELERY_BROKER_URL = environ.url("WSLAB_BROKER_URL", ("redis", "rediss", "redis+socket"), "redis://127.0.0.1:6379/0")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A broker that is there and does not answer would hold a request, and all web threads with it, for minutes; a wake-up
+# that is lost costs one tick.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 2}
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False

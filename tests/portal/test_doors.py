@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,10 +78,33 @@ def test_healthz_is_well_when_database_and_broker_answer() -> None:
     assert (response.status_code, response.content) == (200, b"ok\n")
 
 
-def test_healthz_names_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_healthz_names_a_broker_that_does_not_answer_and_no_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     address = f"redis+socket://{tmp_path}/no.sock"
     monkeypatch.setitem(app.conf, "broker_url", address)
     monkeypatch.setitem(app.conf, "broker_write_url", address)
     response = Client().get("/healthz")
     assert response.status_code == 503
-    assert response.content.startswith(b"broker: ")
+    assert response.content == b"broker: does not answer\n"
+    assert str(tmp_path) in caplog.text
+
+
+def test_a_broker_that_never_answers_does_not_hold_a_request_for_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    address = tmp_path / "hung.sock"
+    monkeypatch.setitem(app.conf.broker_transport_options, "socket_timeout", 0.2)
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(address))
+        hung.listen()
+        monkeypatch.setitem(app.conf, "broker_url", f"redis+socket://{address}")
+        monkeypatch.setitem(app.conf, "broker_write_url", f"redis+socket://{address}")
+        assert Client().get("/healthz").content == b"broker: does not answer\n"
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"])
+def test_the_login_leads_nowhere_else(to: str) -> None:
+    make_user("ada")
+    response = Client().post("/accounts/login/", {"username": "ada", "password": "a long pass phrase", "next": to})
+    assert response["Location"] == "/runs/"
