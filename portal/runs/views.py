@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from portal.labs.lab import LabError, load_lab
 from portal.runs import series
@@ -30,11 +31,14 @@ from portal.runs.states import ACTIVE, OVER, State
 from wsnode.core.protocol import Live
 
 PAGE_ROWS = 50
+QUEUE_ROWS = 20
+"""Of a longer queue the page shows the head; it is asked for every two seconds."""
 PICKER_ROWS = 100
 LOG_LINES = 200
 
 
 @require_safe
+@vary_on_headers("HX-Request")
 def runs(request: HttpRequest) -> HttpResponse:
     """All runs, newest first; what is active and queued on top."""
     scenario, state = request.GET.get("scenario", ""), request.GET.get("state", "")
@@ -44,11 +48,14 @@ def runs(request: HttpRequest) -> HttpResponse:
     if state:
         found = found.filter(state__in=ACTIVE if state == "active" else [state])
     page = Paginator(found, PAGE_ROWS).get_page(request.GET.get("page"))
+    queued = Run.objects.for_list().queued().order_by("created_at", "id")
+    queue = list(queued[: QUEUE_ROWS + 1])
     context = {
         "section": "runs",
         "page": page,
         "under_way": list(Run.objects.for_list().filter(state__in=ACTIVE).order_by("running_at")),
-        "queue": list(Run.objects.for_list().queued().order_by("created_at", "id")),
+        "queue": queue[:QUEUE_ROWS],
+        "waiting": queued.count() - QUEUE_ROWS if len(queue) > QUEUE_ROWS else 0,
         "scenario": scenario,
         "state": state,
         "filtered": bool(scenario or state),
@@ -197,7 +204,7 @@ def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
         response["Cache-Control"] = "private, max-age=3600"
         return response
     text = request.GET.get("after", "0")
-    if not text.isdecimal():
+    if not (text.isdecimal() and len(text) < 10):
         raise Http404(f"after={text!r}: wanted a second, 0 or more")
     after = int(text)
     rows: QuerySet[RunSecond] = one.seconds.filter(second__gte=after).order_by("second")
@@ -241,9 +248,10 @@ def archive(request: HttpRequest, run_id: str) -> HttpResponse:
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
     """Two runs side by side, or the choice of them."""
-    picked = request.GET.getlist("run")
-    if len(picked) == 2:
-        older, newer = Run.objects.filter(pk__in=picked).order_by("created_at", "id").values_list("pk", flat=True)[:2]
+    picked = request.GET.getlist("run")[:2]
+    known = list(Run.objects.filter(pk__in=picked).order_by("created_at", "id").values_list("pk", flat=True))
+    if len(known) == 2:
+        older, newer = known
         return redirect(f"{request.path}?base={older}&contender={newer}")
     contender = request.GET.get("contender", "")
     if contender and not request.GET.get("base") and (base := _before(contender)):

@@ -176,3 +176,10 @@ def test_what_people_typed_is_text_and_not_markup(browser: Client, ada: User, pa
     Environment.objects.filter(run=run).update(begin={"stable": {hostile: hostile}})
     for query in ({"base": pair[0].pk, "contender": run.pk}, {"base": hostile, "contender": run.pk}):
         assert b"<script>alert" not in browser.get(COMPARE, query).content
+
+
+@pytest.mark.parametrize("query", ["run=r-a&run=r-b", "run={0}&run={0}", "run={0}&run=r-b", "run={0}"])
+def test_ticks_that_are_no_two_runs_lead_to_the_choice(browser: Client, pair: tuple[Run, Run], query: str) -> None:
+    response = browser.get(f"{COMPARE}?{query.format(pair[0].pk)}")
+    assert response.status_code == 200
+    assert page(response).all("select[name=base]")

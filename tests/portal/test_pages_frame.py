@@ -139,6 +139,7 @@ def test_a_write_without_the_token_is_refused_on_a_page_that_explains(ada: User)
     run = make_run(ada)
     response = strict.post(f"/runs/{run.pk}/cancel")
     assert response.status_code == 403
+    assert "its form has expired" in page(response).one("main").text
     run.refresh_from_db()
     assert run.state == State.QUEUED
 

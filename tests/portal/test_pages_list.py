@@ -170,3 +170,17 @@ def test_what_people_typed_is_text_and_not_markup(browser: Client, ada: User) ->
     content = browser.get(LIST).content
     assert b"<script>alert" not in content
     assert b"&lt;script&gt;alert(1)&lt;/script&gt;" in content
+
+
+def test_of_a_long_queue_the_head_is_shown_and_the_rest_counted(browser: Client, ada: User) -> None:
+    for n in range(23):
+        make_run(ada, created_at=NOW + timedelta(seconds=n))
+    found = page(browser.get(LIST))
+    places = [item.text for item in found.all("ol li")]
+    assert len(places) == 21
+    assert "20th in the queue" in places[19]
+    assert places[20] == "and 3 more in the queue"
+
+
+def test_a_browser_does_not_take_the_rows_alone_for_the_page(browser: Client) -> None:
+    assert "HX-Request" in browser.get(LIST)["Vary"]

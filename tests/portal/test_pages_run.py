@@ -495,3 +495,8 @@ def test_what_people_typed_is_text_and_not_markup(browser: Client, ada: User) ->
         content = browser.get(f"/runs/{one.pk}/").content.decode()
         assert "<script>alert" not in content
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+
+
+@pytest.mark.parametrize("after", ["-1", "1e3", "²", "9" * 5000])
+def test_series_after_what_is_no_second_are_not_found(browser: Client, running: Run, after: str) -> None:
+    assert browser.get(f"/runs/{running.pk}/series.json", {"after": after}).status_code == 404
