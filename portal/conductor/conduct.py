@@ -193,15 +193,15 @@ class Run:
         rows: dict[Host, LoadRow] = {}
 
         async def meet(host: Host) -> None:
-            host.clock_begin = await host.read_clock()
+            host.clock_begin = await host.read_clock(PATIENCE_S)
             if host.loads:
-                for row in await host.loads_known():
+                for row in await host.loads_known(PATIENCE_S):
                     if row.run_id == self._job.run_id:
                         rows[host] = row
 
         async def observe(host: Host) -> None:
             await meet(host)
-            host.environment_begin = (await host.examine()).environment
+            host.environment_begin = (await host.examine(PATIENCE_S)).environment
             await host.leave()
 
         await self._on_all(self.generators, meet)

@@ -12,7 +12,7 @@ from typing import overload
 
 from wsnode.core.protocol import ProtocolError, Second, decode_reply
 
-_NUMBER = re.compile(rb'\{"type":"second","second":(\d{1,9}),')
+_NUMBER = re.compile(rb'\{"type":"second","second":([1-9]\d{0,8}),')
 
 
 class Lines(Sequence[Second]):

@@ -1,0 +1,89 @@
+"""A run over real agents, real load and a real server, whose way breaks and whose conductor leaves in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+import pytest
+
+from portal.conductor.conduct import acknowledge, conduct
+from portal.conductor.job import Control, Counted, Event, Job, JobHost, Outcome, Said, Staged
+from tests.wsnode.agents import AgentProcess, agents, eventually, run
+from tests.wsnode.serving import serving
+from wsnode.core.merge import broken_identities
+from wsnode.core.scenario import Plan, Scenario
+from wsnode.core.summary import summarise
+
+NS = 1_000_000_000
+
+
+def test_two_conductors_and_a_broken_way_count_every_message_once() -> None:
+    scenario = Scenario(
+        clients=40, interval_ms=100, ramp_up_s=1, duration_s=6, rate_per_s=100, reply_timeout_s=0.5, drain_s=1
+    )
+
+    async def work(url: str, server: AgentProcess, generators: list[AgentProcess]) -> None:
+        plans = Plan.divide(scenario, url, 2)
+        places = [JobHost("server", "server", "local", server.socket, None)]
+        places += [
+            JobHost(agent.name, "load_generator", "local", agent.socket, plan)
+            for agent, plan in zip(generators, plans, strict=True)
+        ]
+        events: list[Event] = []
+        control = Control()
+        first = asyncio.create_task(conduct(Job("r-real", 1, scenario, places), events.append, control))
+        await eventually(lambda: sum(isinstance(event, Counted) for event in events) >= 2)
+        control.abandon.set()
+        assert (await first).state == "lost"
+        [start] = [event.start_at_ns for event in events if isinstance(event, Staged) and event.stage == "running"]
+        counted = [event.second for event in events if isinstance(event, Counted)]
+        job = Job("r-real", 2, scenario, places, "running", start, from_second=len(counted) + 1)
+        later: list[Event] = []
+        second = asyncio.create_task(conduct(job, later.append, Control()))
+        await eventually(lambda: any(isinstance(event, Counted) for event in later))
+        _bridge_to(generators[0]).kill()
+        outcome = await second
+        assert (outcome.state, outcome.reason) == ("finished", None)
+        assert any(isinstance(event, Said) and "load-1: the channel ended" in event.text for event in later)
+        counted += [event.second for event in later if isinstance(event, Counted)]
+        assert [line.second for line in counted] == list(range(1, 7))
+        _assert_whole(scenario, outcome, plans, counted[-1].counters.messages_due)
+        assert await acknowledge(job, 5) == []
+        for agent in generators:
+            assert not list((agent.data / "runs").iterdir())
+
+    with (
+        serving("--workers", "1") as running,
+        agents("server", role="server") as [server],
+        agents("load-1", "load-2", options=("--cores", "1")) as generators,
+    ):
+        run(work(running.url(), server, generators))
+
+
+def _bridge_to(agent: AgentProcess) -> psutil.Process:
+    """The `agent connect` of this process that leads to an agent."""
+    [bridge] = [child for child in psutil.Process().children() if agent.socket in child.cmdline()[-1:]
+                and "connect" in child.cmdline()]  # fmt: skip
+    return bridge
+
+
+def _assert_whole(scenario: Scenario, outcome: Outcome, plans: list[Plan], counted: int) -> None:
+    runs = [host.run for host in outcome.hosts if host.run is not None]
+    assert [len(host.series) for host in runs] == [6, 6]
+    for host, plan in zip(runs, plans, strict=True):
+        assert host.result.final is not None
+        offered = scenario.pacing().offered(plan.share, scenario.duration_s * NS)
+        assert host.result.final.counters.messages_due == offered
+        assert broken_identities(host.result.final.counters) == []
+    summary = summarise(scenario, runs)
+    assert summary is not None
+    total = summary.total.counters
+    assert (
+        total.messages_due == counted == scenario.pacing().offered(Plan.divide(scenario, "ws://x", 1)[0].share, 6 * NS)
+    )
+    assert total.messages_received + total.messages_unsent == total.messages_due
+    assert total.connections_closed == 40
+    for host in outcome.hosts[1:]:
+        assert host.clock_begin is not None
+        assert host.start_skew_s == pytest.approx(0, abs=0.25)
