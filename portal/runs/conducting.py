@@ -8,6 +8,7 @@ no event is lost by it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -46,6 +47,8 @@ DATABASE_PAUSE_S = 0.25
 GRACE_S = 180.0
 """So long after the scenario's end the conductor must be back."""
 ACKNOWLEDGE_S = 10.0
+TEXT_CHARS = 4000
+"""Of a line of the log, and of a reason: what an agent says may be a megabyte long."""
 NOTES = 20
 
 
@@ -84,6 +87,8 @@ class Conducting:
         except BaseException:
             self._control.abandon.set()
             raise
+        if outcome.reason is not None:
+            outcome = dataclasses.replace(outcome, reason=told(outcome.reason))
         self._finish(outcome)
 
     # --- the other thread ---------------------------------------------------------------------------------------------
@@ -150,7 +155,8 @@ class Conducting:
             self._write(events)
         if not self._lock.held:
             # A hung predecessor had it; from now on no other stack may come between.
-            self._lock.acquire()
+            with contextlib.suppress(OSError):
+                self._lock.acquire()
         if not self._control.cancel.is_set() and self._patiently(self._cancel_requested):
             self._control.cancel.set()
 
@@ -264,11 +270,16 @@ def _written(run: Run, events: Sequence[Event], lease: timedelta) -> Run:
                 kept = _advanced(kept, State(event.stage), event.start_at_ns)
         RunSecond.objects.bulk_create([RunSecond.of(kept, second) for second in seconds], ignore_conflicts=True)
         RunEvent.objects.bulk_create(
-            RunEvent(run=kept, at=now, level=event.level, text=event.text.replace("\0", "�"))
+            RunEvent(run=kept, at=now, level=event.level, text=told(event.text))
             for event in events
             if isinstance(event, Said)
         )
     return kept
+
+
+def told(text: str) -> str:
+    """Words of a host or a conductor as they are kept."""
+    return (text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}…").replace("\0", "�")
 
 
 def _advanced(run: Run, to: State, start_at_ns: int | None = None) -> Run:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import ValidationError
+
 from portal.conductor.job import Job, JobHost
 from portal.labs.lab import Lab, LabHost
 from portal.monitoring.evidence import Target
 from portal.runs.models import Run
 from portal.runs.states import State
-from wsnode.core.scenario import Plan
+from wsnode.core.scenario import Plan, error_lines
 
 
 class NoJob(ValueError):
@@ -30,13 +32,16 @@ def job_of(run: Run, lab: Lab) -> Job:
     """What the conductor is to do, from where the run stands. `run.generators` say who has which clients.
 
     Raises:
-        NoJob: a load generator of the run is no longer in the lab.
+        NoJob: a load generator of the run is no longer in the lab, or its scenario is one of another version's.
     """
     by_name = {host.name: host for host in lab.load_generators}
     gone = [name for name in run.generators if name not in by_name]
     if gone:
         raise NoJob(f"the lab no longer has the load generators {', '.join(gone)} that this run began with")
-    scenario = run.scenario_model
+    try:
+        scenario = run.scenario_model
+    except ValidationError as error:
+        raise NoJob(f"this version cannot carry out its scenario: {'; '.join(error_lines(error))}") from error
     plans = Plan.divide(scenario, lab.run_url(scenario.behaviour), len(run.generators))
     hosts = [_host(lab.server, None)]
     hosts += [_host(by_name[name], plan) for name, plan in zip(run.generators, plans, strict=True)]

@@ -63,14 +63,16 @@ def _machine(run: Run) -> Iterator[MachineLock | None]:
 
     An active run is taken over with or without it: its load may be going on, and nobody else can end it.
     """
+    lock = MachineLock(run.machine, Holder(run.pk, settings.PORTAL_URL), settings.LOCK_FOLDER)
     try:
-        lock = MachineLock(run.machine, Holder(run.pk, settings.PORTAL_URL), settings.LOCK_FOLDER)
         free = lock.acquire()
     except OSError as error:
         log.error("run %s: the machine's lock: %s", run.pk, error)  # noqa: TRY400  (the message says it all)
-        run.wait_for(f"waits: the lock of the machine cannot be taken: {error}")
-        yield None
-        return
+        if not run.is_active:
+            run.wait_for(f"waits: the lock of the machine cannot be taken: {error}")
+            yield None
+            return
+        free = False
     with lock:
         if free or run.is_active:
             yield lock
@@ -110,6 +112,11 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
         return
     try:
         lab = load_lab(settings.LAB_FILE)
+        if run.state == State.PREFLIGHT and lab.machine != run.machine:
+            # Its lock and its turn are those of another machine; on this one a load may be going on.
+            raise NoJob(
+                f"it was queued for the machine {run.machine}, and the lab is now on {lab.machine}: queue it again"
+            )
         if not run.generators:
             names = [host.name for host in lab.load_generators]
             if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names):

@@ -29,9 +29,19 @@ class MachineLock:
     """
 
     def __init__(self, machine: str, holder: Holder, folder: Path | None = None) -> None:
-        self.file = (folder or shared_folder()) / f"wslab-{machine}.lock"
+        self._name = f"wslab-{machine}.lock"
+        self._folder = folder
         self._holder = holder
         self._descriptor: int | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where it lies.
+
+        Raises:
+            OSError: there is no place for it.
+        """
+        return (self._folder or shared_folder()) / self._name
 
     @property
     def held(self) -> bool:
@@ -42,7 +52,8 @@ class MachineLock:
         """Try, without waiting. True where it is ours now, or was already.
 
         Raises:
-            OSError: the file cannot be opened: a link, another kind of file, or one that we may not write.
+            OSError: there is no place for the file, or it cannot be opened: a link, another kind of file, or one that
+                we may not write.
         """
         if self.held:
             return True
@@ -102,9 +113,11 @@ class MachineLock:
                 except FileExistsError:
                     continue
                 os.fchmod(descriptor, 0o666)  # whatever the umask is
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            # A second name: somebody else's file, put here to have it emptied (where fs.protected_hardlinks is off).
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 os.close(descriptor)
-                raise OSError(f"{self.file} is no regular file")
+                raise OSError(f"{self.file} is no regular file with this one name")
             return descriptor
 
 

@@ -483,3 +483,50 @@ def test_a_tick_wakes_what_is_due_and_nothing_else(user: User, monkeypatch: pyte
     first = make_run(user, machine="three")
     tasks.tick()
     assert sorted(woken) == sorted([dead.pk, first.pk])
+
+
+def test_a_lock_that_cannot_be_taken_stops_queued_runs_and_not_a_take_over(
+    user: User, conductor: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "wslab-this-machine.lock").symlink_to(tmp_path / "elsewhere")
+    run = make_run(user, State.RUNNING, lease_until=None, start_at_ns=START_NS, generators=["load-1", "load-2"])
+    other = make_run(user)
+    assert line.conduct_run(run.pk)
+    run.refresh_from_db()
+    assert run.state == State.FINISHED
+    assert not line.conduct_run(other.pk)
+    other.refresh_from_db()
+    assert other.state == State.QUEUED
+    assert other.state_reason.startswith("waits: the lock of the machine cannot be taken: ")
+
+
+def test_a_run_queued_for_another_machine_is_not_let_loose_on_this_one(user: User, conductor: StandIn) -> None:
+    make_run(user, State.RUNNING, lease_until=timezone.now() + timedelta(seconds=60))
+    run = make_run(user, machine="the-old-machine")
+    line.conduct_run(run.pk)
+    run.refresh_from_db()
+    assert run.state == State.FAILED
+    assert run.state_reason == (
+        "it was queued for the machine the-old-machine, and the lab is now on this-machine: queue it again"
+    )
+    assert not conductor.jobs
+
+
+def test_a_scenario_of_another_version_fails_its_run_at_once(user: User, conductor: StandIn) -> None:
+    run = make_run(user)
+    Run.objects.filter(pk=run.pk).update(scenario=run.scenario | {"colour": "red"})
+    line.conduct_run(run.pk)
+    run = Run.objects.get()
+    assert run.state == State.FAILED
+    assert run.state_reason.startswith("this version cannot carry out its scenario: colour: no such field")
+
+
+def test_what_a_host_says_at_length_is_kept_in_short(user: User, conductor: StandIn) -> None:
+    async def script(job: Job, emit: Emit, control: Control) -> Outcome:
+        emit(Said("a" * 1_000_000, "warning"))
+        return Outcome("failed", "b\0" * 500_000, (), None)
+
+    conductor.script = script
+    line.conduct_run(make_run(user).pk)
+    assert RunEvent.objects.get().text == "a" * conducting.TEXT_CHARS + "…"
+    assert Run.objects.get().state_reason == "b�" * (conducting.TEXT_CHARS // 2) + "…"

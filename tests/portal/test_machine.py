@@ -75,3 +75,12 @@ def test_what_a_holder_writes_is_shown_without_control_characters(tmp_path: Path
 
 def test_the_shared_folder_is_one_that_everybody_may_write_to() -> None:
     assert shared_folder().stat().st_mode & stat.S_IWOTH
+
+
+def test_a_second_name_of_somebodys_file_is_not_emptied(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (tmp_path / "wslab-m.lock").hardlink_to(target)
+    with pytest.raises(OSError, match="this one name"):
+        MachineLock("m", ME, tmp_path).acquire()
+    assert target.read_text() == "mine"
