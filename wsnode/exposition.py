@@ -35,6 +35,7 @@ class Exposition(Collector):
         self._table = table
         self._workers = workers
         self._values = {m.field: 0.0 for m in self._metrics if m.source == "service" and not m.info}
+        self._read_at_scrape: dict[str, Callable[[], float]] = {}
         self._infos: dict[str, dict[str, str] | None] = {m.field: None for m in self._metrics if m.info}
         self._server: _MetricsServer | None = None
         self.info("build_info", {"version": __version__, "python": platform.python_version()})
@@ -46,6 +47,17 @@ class Exposition(Collector):
     def add(self, field: str, amount: float = 1) -> None:
         """Count on a metric of the service itself. Raises KeyError where the catalogue has none of that field."""
         self._values[self._known(field, self._values)] += amount
+
+    def watch(self, field: str, read: Callable[[], float] | None) -> None:
+        """Show at each scrape what `read`, called in the scrape's thread, gives; with None what was set last.
+
+        Raises KeyError where the catalogue has no metric of the service itself of that field.
+        """
+        self._known(field, self._values)
+        if read is None:
+            self._read_at_scrape.pop(field, None)
+        else:
+            self._read_at_scrape[field] = read
 
     def info(self, field: str, labels: dict[str, str] | None) -> None:
         """Set the labels of an info metric; None takes its series away."""
@@ -88,7 +100,8 @@ class Exposition(Collector):
             elif metric.source == "process":
                 yield _family(metric, [], [([], float(sum(_MEASURES[metric.field](r.pid) for r in readings)))])
             elif metric.source == "service":
-                yield _family(metric, [], [([], self._values[metric.field])])
+                read = self._read_at_scrape.get(metric.field)
+                yield _family(metric, [], [([], read() if read else self._values[metric.field])])
             else:
                 cells = totals[self._table.layout.cells[metric.field]]
                 values: list[list[str]] = [[value] for value in metric.values] or [[]]

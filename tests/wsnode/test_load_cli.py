@@ -112,6 +112,9 @@ def test_without_a_duration_it_runs_until_ctrl_c_and_metrics_are_served_meanwhil
     assert sent is not None
     assert float(sent[1]) > 900
     assert re.search(r'^ws_simulator_connections\{worker="0"\} ', text, re.MULTILINE)
+    ports = re.search(r"^ws_simulator_source_ports_ratio (\S+)$", text, re.MULTILINE)
+    assert ports is not None
+    assert float(ports[1]) >= 5 / 65536
     assert process.returncode in (0, 3)
     assert "stopping: awaiting replies" in err
     assert "finished" in out

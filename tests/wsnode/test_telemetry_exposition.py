@@ -137,6 +137,17 @@ def test_a_service_sets_its_own_metrics_and_no_others():
             exposition.info("run_info", {})
 
 
+def test_a_metric_of_its_own_may_be_read_at_each_scrape():
+    with exposed(AGENT) as (_, exposition, read):
+        ratios = iter((0.25, 0.5))
+        exposition.watch("source_ports", lambda: next(ratios))
+        assert [read().value("ws_simulator_source_ports_ratio") for _ in range(2)] == [0.25, 0.5]
+        exposition.watch("source_ports", None)
+        assert read().value("ws_simulator_source_ports_ratio") == 0
+        with pytest.raises(KeyError, match="'errors' is none of the service's own"):
+            exposition.watch("errors", None)
+
+
 def test_the_run_is_shown_while_it_lasts():
     with exposed(AGENT) as (_, exposition, read):
         assert not [name for name, _ in read() if name == "ws_simulator_run_info"]

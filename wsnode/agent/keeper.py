@@ -71,10 +71,15 @@ class Keeper:
         may_load: bool,
         deadman_s: float,
         table: SharedTable | None = None,
-        on_active: Callable[[str | None], None] = lambda run_id: None,
+        on_active: Callable[[str, str], None] = lambda run_id, address: None,
+        on_idle: Callable[[], None] = lambda: None,
         on_adopted: Callable[[str, int], None] = lambda run_id, epoch: None,
     ) -> None:
-        """`on_active` is told the run that has workers, or None; `on_adopted` run and epoch of a newer conductor."""
+        """Who is told what.
+
+        `on_active`: a run's workers are ready, and the address that they will connect to. `on_idle`: no run has any.
+        `on_adopted`: run and epoch of a newer conductor.
+        """
         self._store = store
         self._config = config
         self._name = name
@@ -82,6 +87,7 @@ class Keeper:
         self._deadman_s = deadman_s
         self._table = table
         self._on_active = on_active
+        self._on_idle = on_idle
         self._on_adopted = on_adopted
         self._started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._setting = Setting(name, deadman_s, self.environment, self._on_over)
@@ -308,7 +314,7 @@ class Keeper:
                 raise Refused("failed", f"the agent failed: {error!r}") from error
             raise
         log.info("run %s is prepared with %d workers", held.run_id, count)
-        self._on_active(held.run_id)
+        self._on_active(held.run_id, str(address[1][0]))
         held.spawn(self._release_unstarted(held))
 
     @staticmethod
@@ -395,7 +401,7 @@ class Keeper:
 
     def _on_over(self) -> None:
         if self.active is None:
-            self._on_active(None)
+            self._on_idle()
 
     def _prune(self) -> None:
         """Throw away results that nobody has fetched for long, or that are too many."""

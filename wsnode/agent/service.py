@@ -24,6 +24,7 @@ from wsnode.core.metrics import AGENT, for_job
 from wsnode.core.protocol import DEADMAN_S, MAX_LINE_BYTES, Hello
 from wsnode.environment import boot_id
 from wsnode.exposition import Exposition
+from wsnode.load.ports import SourcePorts
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
@@ -125,6 +126,7 @@ class Service:
             deadman_s=deadman_s,
             table=self._table,
             on_active=self._show_run,
+            on_idle=self._show_none,
             on_adopted=self._dismiss_older,
         )
         self._hello = Hello(
@@ -188,8 +190,13 @@ class Service:
             self._channels.discard(channel)
             self._serving.discard(task)
 
-    def _show_run(self, run_id: str | None) -> None:
-        self._exposition.info("run_info", None if run_id is None else {"run_id": run_id})
+    def _show_run(self, run_id: str, address: str) -> None:
+        self._exposition.info("run_info", {"run_id": run_id})
+        self._exposition.watch("source_ports", SourcePorts(self._table, address).ratio)
+
+    def _show_none(self) -> None:
+        self._exposition.info("run_info", None)
+        self._exposition.watch("source_ports", None)
 
     def _dismiss_older(self, run_id: str, epoch: int) -> None:
         for channel in list(self._channels):

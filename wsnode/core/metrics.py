@@ -256,6 +256,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "Payload sizes of the messages sent since the service started.", _AGENT, buckets=SIZE_BUCKETS, seed=True,
     ),
     Metric(
+        "ws_simulator_source_ports_ratio", "source_ports", "gauge", "ratio",
+        "Source ports taken of those that a connect may get, for the load's fullest pair of source and target address:"
+        " connects begun, connections open, and this host's in TIME-WAIT to whatever address where the kernel does not"
+        " give their ports to new connects; 0 without a load.",
+        _AGENT, source="service",
+    ),
+    Metric(
         "ws_simulator_run_info", "run_info", "gauge", "info",
         "1 for the run whose load is prepared or running now; absent between runs.",
         _AGENT, source="service", info=("run_id",),

@@ -26,6 +26,7 @@ from wsnode.core.summary import HostRun, run_counters, summarise
 from wsnode.environment import environment
 from wsnode.exposition import Exposition
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
+from wsnode.load.ports import SourcePorts
 from wsnode.load.report import FOREVER_S, duration, exit_code, rate, render
 from wsnode.meter import HostMeter
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
@@ -200,6 +201,7 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
     await load.prepare()
     run_id = f"cli-{secrets.token_hex(5)}"
     exposition.info("run_info", {"run_id": run_id})
+    exposition.watch("source_ports", SourcePorts(table, str(address[1][0])).ratio)
     start_mono_ns = time.monotonic_ns() + LEAD_NS
     started = datetime.fromtimestamp((time.time_ns() + LEAD_NS) / 1e9, UTC)
     meter.start(start_mono_ns)
