@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from portal.monitoring import queries
-from portal.monitoring.links import grafana_link
+from portal.monitoring.links import Page, panel_link
 from portal.monitoring.prometheus import Prometheus, PrometheusError, Series
-from portal.monitoring.queries import QUERIES, STEP_S, Aggregation, Job, Query, selector
-from portal.monitoring.samples import Samples, around, gain, rate, resets, total
+from portal.monitoring.queries import QUERIES, STEP_S, Aggregation, Expression, Job, Query, selector
+from portal.monitoring.samples import Samples, around, gain, quantile, rate, ratio, resets, total
 
 MIN_SAMPLES = 4
 NO_PROMETHEUS = "the lab has no Prometheus"
@@ -75,7 +76,7 @@ class Watched:
 
     rows: list[Row] = field(default_factory=list)
     series: list[tuple[str, list[Series]]] = field(default_factory=list)
-    """Selector and raw samples behind each row."""
+    """Each row's selectors and the raw samples behind it."""
     seen: list[Seen] = field(default_factory=list)
     received: float | None = None
     """Messages that the server received over the whole run; None where no sample lies on both sides of it."""
@@ -93,17 +94,18 @@ def watch(
     *,
     window: Span,
     whole: Span,
-    grafana_url: str | None = None,
+    page: Page | None = None,
     patience_s: float = 4.0,
     clock: Callable[[], float] = time.time,
 ) -> Watched:
     """Ask Prometheus about a run's window, and about the whole run where totals are compared.
 
     Waits up to `patience_s` for each target's first sample after the run. A Prometheus that is absent or out of order
-    costs figures, never the run: every row then says why it is empty.
+    costs figures, never the run: every row then says why it is empty. `page` is where rows link to panels from.
     """
     watched = Watched()
     asked = [(query, hosts) for query in QUERIES for hosts in _places(query, targets)]
+    found: list[list[list[Series]]] = []
     if prometheus_url is None:
         watched.fault = NO_PROMETHEUS
     else:
@@ -111,16 +113,19 @@ def watch(
             with Prometheus(prometheus_url) as prometheus:
                 _await_samples(prometheus, targets, whole.end, patience_s, clock)
                 for query, hosts in asked:
-                    text = query.selector(hosts)
-                    found = prometheus.series(text, window.start, window.end) if hosts else []
-                    watched.series.append((text, found))
+                    texts = query.what.selectors(hosts)
+                    found.append([prometheus.series(text, *window) if hosts else [] for text in texts])
+                    watched.series += zip(texts, found[-1], strict=True)
                 watched.seen = [_seen(prometheus, target, window) for target in targets]
                 _totals(prometheus, targets, whole, watched)
         except PrometheusError as error:
             watched = Watched(fault=str(error), seen=[_unseen(target, window) for target in targets])
     for place, (query, hosts) in enumerate(asked):
-        series = watched.series[place][1] if watched.fault is None else None
-        watched.rows.append(_row(query, hosts, series, window, watched.fault, grafana_url, targets))
+        row = _row(query, hosts, found[place] if watched.fault is None else [], window, watched.fault, targets)
+        if page is not None:
+            link = panel_link(page, query.dashboard, query.panel, hosts, whole.start, window.start, window.end)
+            row = row._replace(grafana_url=link)
+        watched.rows.append(row)
     return watched
 
 
@@ -147,7 +152,7 @@ def missing_targets(prometheus_url: str, targets: Sequence[Target], patience_s: 
 
 def _places(query: Query, targets: Sequence[Target]) -> list[list[str]]:
     """The hosts of each row that a query gives; a query always gives a row, if only to say that nobody is asked."""
-    hosts = [target.host for target in targets if target.job == query.job and query.role in (None, target.role)]
+    hosts = [target.host for target in targets if target.job == query.what.job and query.role in (None, target.role)]
     return [[host] for host in hosts] if query.per_host and hosts else [hosts]
 
 
@@ -207,54 +212,72 @@ def _gained(series: Sequence[Series], whole: Span) -> float | None:
 def _row(
     query: Query,
     hosts: Sequence[str],
-    series: Sequence[Series] | None,
+    found: Sequence[Sequence[Series]],
     window: Span,
     fault: str | None,
-    grafana_url: str | None,
     targets: Sequence[Target],
 ) -> Row:
     value: float | None = None
     host, count = hosts[0] if len(hosts) == 1 else "", 0
     no_data = fault
     if no_data is None and not hosts:
-        no_data = f"no {query.role or 'host'} of this lab is scraped as {query.job}".replace("_", " ")
+        no_data = f"no {query.role or 'host'} of this lab is scraped as {query.what.job}".replace("_", " ")
     if no_data is None:
-        count = min((len(one.samples) for one in series or ()), default=0)
+        count = min((min((len(one.samples) for one in series), default=0) for series in found), default=0)
         if count < MIN_SAMPLES:
             no_data = f"no data: {count} samples in {window.length:g} s"
         else:
-            value, host = _figure(query, series or (), host)
+            value, host = _figure(query.what, found, host)
             if not math.isfinite(value):
-                value, no_data = None, f"no data: the samples come to {value}"
-    several = query.per_host and sum(target.job == query.job for target in targets) > 1
+                value, no_data = None, _nothing(query.what)
+    several = query.per_host and sum(target.job == query.what.job for target in targets) > 1
     return Row(
         name=f"{query.name} ({host})" if several else query.name,
         host=host,
         value=value,
         unit=query.unit,
         no_data=no_data,
-        promql=query.expression(hosts, window.length, window.end),
+        promql=query.what.over_window(hosts, window.length, window.end),
         window_s=window.length,
         step_s=STEP_S,
         samples=count,
-        grafana_url=None
-        if grafana_url is None
-        else grafana_link(
-            grafana_url, window.start, window.end,
-            dashboard=query.dashboard, panel=query.panel, expression=query.expression(hosts, 5 * STEP_S),
-        ),
-    )  # fmt: skip
+        grafana_url=None,
+    )
 
 
-def _figure(query: Query, series: Sequence[Series], host: str) -> tuple[float, str]:
+def _nothing(what: Expression) -> str:
+    if what.aggregation == "quantile":
+        return "no data: nothing was timed in the window"
+    return f"no data: {what.over or what.metric} was 0" if what.over else "no data: the samples are no numbers"
+
+
+def _figure(what: Expression, found: Sequence[Sequence[Series]], host: str) -> tuple[float, str]:
     """The figure, and the host that it is of: where one series decides, that one's."""
-    if query.aggregation == "sum of rates":
+    series = found[0]
+    if what.aggregation == "sum of rates":
         return sum(rate(one.samples) for one in series), host
-    if query.aggregation == "largest sum":
+    if what.aggregation == "largest sum":
         return max(value for _, value in total(one.samples for one in series)), host
-    figure = _RANKED[query.aggregation]
-    ranked = sorted((figure(one.samples), one.labels.get("host", host)) for one in series)
-    return ranked[0 if query.aggregation == "smallest" else -1]
+    if what.aggregation == "quantile":
+        buckets: dict[float, float] = defaultdict(float)
+        for one in series:
+            buckets[float(one.labels["le"])] += rate(one.samples)
+        return quantile(what.quantile, buckets.items()), host
+    if what.over:
+        series = _divided(series, found[1])
+    figure = _RANKED[what.aggregation]
+    ranked = sorted((figure(one.samples), one.labels.get("host", host)) for one in series if one.samples)
+    return ranked[0 if what.aggregation == "smallest" else -1] if ranked else (math.nan, host)
+
+
+def _divided(series: Sequence[Series], over: Sequence[Series]) -> list[Series]:
+    """Each series by the one of the same labels."""
+    by = {_identity(one): one.samples for one in over}
+    return [Series(one.labels, tuple(ratio(one.samples, by.get(_identity(one), ())))) for one in series]
+
+
+def _identity(series: Series) -> frozenset[tuple[str, str]]:
+    return frozenset((name, value) for name, value in series.labels.items() if name != "__name__")
 
 
 def _largest(samples: Samples) -> float:
@@ -265,8 +288,18 @@ def _smallest(samples: Samples) -> float:
     return min(value for _, value in samples)
 
 
+def _mean(samples: Samples) -> float:
+    return sum(value for _, value in samples) / len(samples)
+
+
+def _last(samples: Samples) -> float:
+    return samples[-1][1]
+
+
 _RANKED: dict[Aggregation, Callable[[Samples], float]] = {
     "largest rate": rate,
     "largest": _largest,
+    "largest mean": _mean,
+    "largest last": _last,
     "smallest": _smallest,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 
 Samples = Sequence[tuple[float, float]]
@@ -51,3 +52,27 @@ def around(samples: Samples, start: float, end: float) -> Samples | None:
     if not before or not after:
         return None
     return samples[before[-1] : after[0] + 1]
+
+
+def ratio(samples: Samples, over: Samples) -> list[tuple[float, float]]:
+    """One series divided by another of the same target, scrape by scrape; what is divided by 0 is left out."""
+    by = dict(over)
+    return [(at, value / by[at]) for at, value in samples if by.get(at)]
+
+
+def quantile(q: float, buckets: Iterable[tuple[float, float]]) -> float:
+    """The q-quantile (0 < q < 1) of cumulative buckets (upper bound, count), as histogram_quantile() of PromQL has it.
+
+    Within a bucket the values are taken to lie evenly, so the answer is no better than its bucket's bounds. NaN where
+    nothing was counted; beyond the last finite bound, that bound.
+    """
+    bounds = sorted(buckets)
+    total = bounds[-1][1] if bounds else 0.0
+    if not bounds or not math.isinf(bounds[-1][0]) or not total > 0:
+        return math.nan
+    rank, below, floor = q * total, 0.0, 0.0
+    for bound, count in bounds[:-1]:
+        if count >= rank:
+            return floor + (bound - floor) * (rank - below) / (count - below)
+        below, floor = max(below, count), bound
+    return floor

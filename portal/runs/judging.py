@@ -10,6 +10,7 @@ from typing import Any
 
 from portal.conductor.job import HostOutcome, Job, Outcome
 from portal.monitoring.evidence import Row, Span, Target, Watched, watch
+from portal.monitoring.links import Page
 from portal.monitoring.queries import STEP_S
 from portal.runs.environment import changes
 from wsnode.core.judge import Agreement, Clock, Scrapes, Surroundings, judge
@@ -61,7 +62,7 @@ def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
         facts.targets,
         window=window,
         whole=whole,
-        grafana_url=facts.grafana_url,
+        page=_page(facts),
         patience_s=facts.patience_s,
     )
     result = judge(
@@ -85,6 +86,13 @@ def stable(environment: dict[str, Any]) -> dict[str, Any]:
     """The part of a host's environment that must not change while a run is comparable."""
     part = environment.get("stable", {})
     return part if isinstance(part, dict) else {}
+
+
+def _page(facts: Facts) -> Page | None:
+    if facts.grafana_url is None:
+        return None
+    run_id = facts.job.run_id
+    return Page(facts.grafana_url, facts.url.removesuffix(f"/runs/{run_id}/"), run_id)
 
 
 def _subject(subject: Subject, outcome: Outcome) -> Subject:

@@ -6,11 +6,14 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from urllib.parse import parse_qs
 
 import pytest
 
 from portal.monitoring.evidence import NO_PROMETHEUS, Row, Seen, Span, Target, Watched, missing_targets, watch
+from portal.monitoring.links import Page
 from portal.monitoring.prometheus import Prometheus, PrometheusError
+from portal.monitoring.queries import QUERIES
 from tests.monitoring.conftest import T0, Server, free_port
 
 SERVER = Target("wsnode-server", "server", "server")
@@ -32,6 +35,12 @@ def ask(url: str | None, targets: Sequence[Target] = TARGETS, **options: object)
     return watch(url, targets, **(arguments | options))  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def usual(prometheus: Server) -> Watched:
+    """The usual targets over the usual window."""
+    return ask(prometheus.url)
+
+
 def row(watched: Watched, name: str) -> Row:
     (found,) = [one for one in watched.rows if one.name == name]
     return found
@@ -42,36 +51,70 @@ def row(watched: Watched, name: str) -> Row:
     [
         ("Server CPU", 0.75, "server"),
         ("Server memory, most", 1_009_000, "server"),
+        ("Server memory, at the end", 1_009_000, "server"),
         ("Server event-loop lag, largest", 0.080, "server"),
+        ("Server event-loop utilisation, busiest worker's mean", 0.5, "server"),
         ("Server connections, most", 40 + 41 + 5 + 5, "server"),
+        ("Server messages received", 100, "server"),
+        ("Server messages sent", 80, "server"),
+        ("Server bytes received", 6400, "server"),
+        ("Server bytes sent", 5120, "server"),
+        ("Server connection errors", 2 + 1, "server"),
+        ("Server open descriptors, most in a worker", 10 + 2 + 9, "server"),
+        # Rank 99 of 100 lies half way between 98 (5 ms) and 100 (10 ms).
+        ("Server processing time p99, approximate", 0.0075, "server"),
         ("Generator CPU, busiest worker", 0.6, "load-2"),
+        # Rank 198 of 200 over both: 190 within 0.5 ms, 200 within 1 ms.
+        ("Generator scheduler lag p99, approximate", 0.0009, ""),
+        ("Generator messages sent", 30 + 50, ""),
+        ("Generator open descriptors, most in a worker", 9, "load-2"),
         ("Host CPU", 0.7, "server"),
+        ("Host CPU, stolen", 0.05, "server"),
+        ("Host CPU pressure", 0.125, "server"),
+        ("Host context switches", 1000, "server"),
         ("Host memory available, least", 7e9, "server"),
         ("Host sockets, most", 309, "server"),
+        ("Host TCP sockets in use, most", 209, "server"),
+        ("Host TIME-WAIT sockets, most", 109, "server"),
+        ("Host IP traffic in", 9000, "server"),
+        ("Host IP traffic out", 8000, "server"),
+        ("Host TCP segments retransmitted", 4, "server"),
+        ("Host listen queue overflows", 2, "server"),
+        ("Host listen drops", 3, "server"),
+        ("Host packets dropped on input", 1 + 2, "server"),
+        ("Host conntrack table, fullest", 0.6, "server"),
     ],
 )
 def test_each_figure_is_what_the_raw_samples_of_the_window_give(
-    prometheus: Server, name: str, value: float, host: str
+    usual: Watched, name: str, value: float, host: str
 ) -> None:
-    found = row(ask(prometheus.url), name)
+    found = row(usual, name)
     assert found.no_data is None
     assert found.value == pytest.approx(value, rel=1e-9)
     assert (found.host, found.samples, found.window_s, found.step_s) == (host, 10, 10, 1)
     assert found.grafana_url is None
 
 
-def test_each_rows_query_gives_the_same_figure_when_it_is_pasted_into_prometheus(prometheus: Server) -> None:
-    watched = ask(prometheus.url)
+def test_the_table_above_has_every_row(usual: Watched) -> None:
+    assert [found.name for found in usual.rows if found.value is not None] == [query.name for query in QUERIES]
+
+
+def test_each_rows_query_gives_the_same_figure_when_it_is_pasted_into_prometheus(
+    prometheus: Server, usual: Watched
+) -> None:
     with Prometheus(prometheus.url) as client:
-        for found in watched.rows:
+        for found in usual.rows:
             ((_, value),) = client.values(found.promql, time.time())
             assert value == pytest.approx(found.value, rel=1e-6), found.promql
 
 
-def test_the_samples_behind_each_row_are_kept(prometheus: Server) -> None:
-    watched = ask(prometheus.url)
-    assert len(watched.series) == len(watched.rows) == 8
-    selector, series = watched.series[0]
+def test_the_samples_behind_each_row_are_kept(usual: Watched) -> None:
+    assert len(usual.series) == len(usual.rows) + 1
+    assert [selector for selector, _ in usual.series[-2:]] == [
+        'node_nf_conntrack_entries{job="node",host="server"}',
+        'node_nf_conntrack_entries_limit{job="node",host="server"}',
+    ]
+    selector, series = usual.series[0]
     assert selector == 'node_worker_cpu_seconds_total{job="wsnode-server",host="server"}'
     assert [one.labels["worker"] for one in series] == ["0", "1"]
     assert [at for at, _ in series[0].samples] == pytest.approx([T0 + 0.4 + n for n in range(10)])
@@ -82,7 +125,7 @@ def test_several_hosts_have_a_row_each_where_the_figure_is_a_hosts(prometheus: S
     assert row(watched, "Host CPU (server)").value == pytest.approx(0.7)
     assert row(watched, "Host CPU (load-1)").value == pytest.approx(1.4)
     assert row(watched, "Host CPU (load-1)").host == "load-1"
-    assert len(watched.rows) == 11
+    assert len(watched.rows) == len(QUERIES) + sum(query.per_host for query in QUERIES)
 
 
 def test_three_samples_are_no_data(prometheus: Server) -> None:
@@ -143,8 +186,23 @@ def test_a_sample_after_the_run_is_waited_for_but_not_for_ever(prometheus: Serve
 
 
 def test_rows_link_to_grafana_where_there_is_one(prometheus: Server) -> None:
-    watched = ask(prometheus.url, grafana_url="http://lab:3001")
-    assert all((found.grafana_url or "").startswith("http://lab:3001/explore?") for found in watched.rows)
+    page = Page("http://lab:3001", "http://lab:8000", "r-abc")
+    for query, found in zip(QUERIES, ask(prometheus.url, page=page).rows, strict=True):
+        path, _, values = (found.grafana_url or "").partition("?")
+        assert path == f"http://lab:3001/d/{query.dashboard}/{query.dashboard}"
+        assert f"from={(T0 - 15) * 1000}&to={(T0 + 25) * 1000}&viewPanel=panel-{query.panel}&" in values
+        assert f"var-begin={(T0 - 1) * 1000}&var-ramp_end={T0 * 1000}&var-end={(T0 + 10) * 1000}" in values
+        shown = ["load-1", "load-2"] if query.role else ["server"]
+        assert parse_qs(values)["var-host"] == shown
+
+
+def test_a_ratio_without_a_denominator_and_a_quantile_of_nothing_are_no_data(prometheus: Server) -> None:
+    watched = ask(prometheus.url, [Target("wsnode-server", "reset", "server")])
+    found = row(watched, "Server processing time p99, approximate")
+    assert (found.value, found.no_data) == (None, "no data: nothing was timed in the window")
+    assert row(watched, "Server event-loop utilisation, busiest worker's mean").no_data == "no data: 0 samples in 10 s"
+    empty = ask(prometheus.url, [Target("node", "module-away", "server")])
+    assert row(empty, "Host conntrack table, fullest").no_data == ("no data: node_nf_conntrack_entries_limit was 0")
 
 
 def test_targets_that_are_not_up_are_named(prometheus: Server) -> None:
@@ -168,7 +226,7 @@ def test_a_refused_query_says_why(prometheus: Server) -> None:
 
 def test_without_a_prometheus_every_row_says_so() -> None:
     watched = ask(None)
-    assert len(watched.rows) == 8
+    assert len(watched.rows) == len(QUERIES)
     assert {(found.value, found.no_data, found.samples) for found in watched.rows} == {(None, NO_PROMETHEUS, 0)}
     assert watched.seen == []
     assert watched.received is watched.opened is None

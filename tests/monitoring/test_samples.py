@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from portal.monitoring.samples import Samples, around, gain, rate, resets, total
+from portal.monitoring.samples import Samples, around, gain, quantile, rate, ratio, resets, total
 
 
 def line(*values: float, begin: float = 0.0, step: float = 1.0) -> Samples:
@@ -69,3 +71,28 @@ def test_a_stretch_is_cut_from_the_sample_before_to_the_one_after(
 ) -> None:
     cut = around(line(*range(10)), start, end)
     assert (None if cut is None else (cut[0][0], cut[-1][0])) == first_and_last
+
+
+def test_a_ratio_is_taken_scrape_by_scrape() -> None:
+    assert ratio(line(1, 2, 3, 4), [(0.0, 2.0), (1.0, 0.0), (3.0, 8.0)]) == [(0.0, 0.5), (3.0, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("q", "buckets", "expected"),
+    [
+        (0.5, [(1, 10), (2, 20), (math.inf, 20)], 1.0),
+        (0.75, [(1, 10), (2, 20), (math.inf, 20)], 1.5),
+        (0.99, [(math.inf, 100), (2, 100), (1, 0)], 1.99),  # in any order
+        (0.25, [(4, 8), (math.inf, 8)], 1.0),  # the first bucket begins at 0
+        (0.99, [(1, 10), (2, 20), (math.inf, 100)], 2.0),  # beyond the last bound
+    ],
+)
+def test_a_quantile_lies_evenly_within_its_bucket(
+    q: float, buckets: list[tuple[float, float]], expected: float
+) -> None:
+    assert quantile(q, buckets) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("buckets", [[], [(1.0, 0.0), (math.inf, 0.0)], [(1.0, 5.0)]])
+def test_a_quantile_of_nothing_is_no_number(buckets: list[tuple[float, float]]) -> None:
+    assert math.isnan(quantile(0.99, buckets))

@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from portal.accounts.models import User
 from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
+from portal.monitoring.queries import QUERIES
 from portal.runs import conducting, line, store, tasks
 from portal.runs.models import Archive, Environment, EvidenceRow, Run, RunEvent, RunSecond, Summary
 from portal.runs.states import State
@@ -96,7 +97,7 @@ def test_a_run_goes_through_all_states_and_is_kept_whole(user: User, conductor: 
     assert any("shares a kernel with the load generators load-1, load-2" in note for note in result.notes)
 
     rows = EvidenceRow.objects.all()
-    assert len(rows) == 8
+    assert len(rows) == len(QUERIES)
     assert {(row.value, row.no_data) for row in rows} == {(None, "the lab has no Prometheus")}
     assert [environment.host for environment in Environment.objects.all()] == ["server", "load-1", "load-2"]
     data = Archive.objects.get().data

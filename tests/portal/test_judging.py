@@ -9,6 +9,7 @@ import pytest
 
 from portal.conductor.job import ClockReading, HostOutcome, Job, JobHost, Outcome
 from portal.monitoring.evidence import Seen, Span, Target, Watched
+from portal.monitoring.queries import QUERIES
 from portal.runs import judging
 from portal.runs.judging import Facts, Judgement, judge_outcome
 from tests.portal.factories import SMOKE, host_runs
@@ -145,7 +146,7 @@ def test_without_prometheus_the_run_is_judged_all_the_same() -> None:
     of = facts(prometheus_url=None, notes=["load-1: descriptors: 20000"])
     result = judge_outcome(of, outcome(of.job, runs=host_runs())).result
     assert result is not None
-    assert (result.validity, len(result.evidence)) == ("valid", 8)
+    assert (result.validity, len(result.evidence)) == ("valid", len(QUERIES))
     assert result.notes[0] == "load-1: descriptors: 20000"
     assert "no host series: the lab has no Prometheus" in result.notes
     assert result.url == "http://portal/runs/r-test/"
