@@ -4,13 +4,14 @@ from django.contrib.auth import views as auth
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from portal.accounts.login import Login
 from portal.config.health import healthz
 from portal.runs.api import api_urls
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/runs/"), name="home"),
     path("runs/", include("portal.runs.urls")),
-    path("accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/login/", Login.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("api/v1/", api_urls()),
     path("healthz", healthz, name="healthz"),

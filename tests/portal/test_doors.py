@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.cache import cache
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from portal.accounts import login
 from portal.config.celery import app
 from portal.runs.states import State
 from tests.portal.factories import make_run, make_user
@@ -108,3 +110,29 @@ def test_the_login_leads_nowhere_else(to: str) -> None:
     make_user("ada")
     response = Client().post("/accounts/login/", {"username": "ada", "password": "a long pass phrase", "next": to})
     assert response["Location"] == "/runs/"
+
+
+def test_passwords_cannot_be_tried_as_fast_as_one_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "PER_NAME", 3)
+    make_user("ada")
+    make_user("bob")
+
+    def sign_in(username: str, password: str, address: str = "192.0.2.1") -> Any:
+        form = {"username": username, "password": password}
+        return Client(REMOTE_ADDR=address).post("/accounts/login/", form)
+
+    for name in ("ada", "Ada", "ada"):
+        assert b"enter a correct" in sign_in(name, "wrong").content
+    refused = sign_in("ada", "a long pass phrase")
+    assert (refused.status_code, b"Too many failed attempts" in refused.content) == (200, True)
+    assert sign_in("bob", "a long pass phrase").status_code == 302
+    assert sign_in("ada", "a long pass phrase", "192.0.2.2").status_code == 302
+    cache.clear()  # the minute is over
+    assert sign_in("ada", "a long pass phrase").status_code == 302
+
+
+def test_one_address_cannot_try_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "PER_ADDRESS", 3)
+    for n in range(3):
+        assert b"enter a correct" in Client().post("/accounts/login/", {"username": n, "password": "x"}).content
+    assert b"Too many failed" in Client().post("/accounts/login/", {"username": "new", "password": "x"}).content
