@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -33,6 +40,7 @@ class Peer(asyncio.Protocol):
         self.keeps_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +91,13 @@ class Peer(asyncio.Protocol):
             self.keeps_open = True
         elif self.mode == "silent":
             pass
+        elif self.mode == "halts":
+            # Reads no more, for a while or, with 0, for good.
+            if n == 1:
+                self.transport.pause_reading()
+                if self.argument:
+                    asyncio.get_running_loop().call_later(self.argument, self.transport.resume_reading)
+            self.answer(frame)
         else:
             self.answer(frame)
 
@@ -101,9 +116,13 @@ class Peer(asyncio.Protocol):
                 self.transport.close()
 
 
-async def main(mode: str, argument: float) -> None:
+async def main(mode: str, argument: float, identity: str) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Peer(mode, argument), "127.0.0.1", 0, backlog=4096)
+    tls = None
+    if identity:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(identity)
+    server = await loop.create_server(lambda: Peer(mode, argument), "127.0.0.1", 0, backlog=4096, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(ended.set)), daemon=True).start()
@@ -113,9 +132,9 @@ async def main(mode: str, argument: float) -> None:
 class Running:
     """A peer process as a test sees it."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, scheme: str) -> None:
         self.process = process
-        self.url = f"ws://127.0.0.1:{port}/echo"
+        self.url = f"{scheme}://127.0.0.1:{port}/echo"
 
     def stop_for(self, seconds: float, after: float) -> threading.Timer:
         """SIGSTOP the process `after` seconds from now, for `seconds`."""
@@ -130,10 +149,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def peer(mode: str, argument: float = 0) -> Iterator[Running]:
-    """A running peer; gone afterwards."""
+def peer(mode: str, argument: float = 0, identity: Path | None = None) -> Iterator[Running]:
+    """A running peer; gone afterwards. With `identity`, a PEM file of key and certificate, it speaks TLS."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.wsnode.peers", mode, str(argument)],
+        [sys.executable, "-m", "tests.wsnode.peers", mode, str(argument), str(identity or "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -142,7 +161,7 @@ def peer(mode: str, argument: float = 0) -> Iterator[Running]:
     assert process.stdout is not None
     assert process.stdin is not None
     try:
-        yield Running(process, int(process.stdout.readline()))
+        yield Running(process, int(process.stdout.readline()), "wss" if identity else "ws")
     finally:
         process.send_signal(signal.SIGCONT)
         process.stdin.close()
@@ -150,5 +169,28 @@ def peer(mode: str, argument: float = 0) -> Iterator[Running]:
         process.wait(10)
 
 
+def new_identity(path: Path) -> Path:
+    """A key and its self-made certificate for 127.0.0.1, in one PEM file that clients may trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    path.write_bytes(text)
+    return path
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3]))

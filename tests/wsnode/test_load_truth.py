@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.wsnode.loads import carry_out
-from tests.wsnode.peers import peer
+from tests.wsnode.peers import new_identity, peer
+from wsnode.core.merge import broken_identities
+
+BIG = {"clients": 1, "interval_ms": 50, "ramp_up_s": 0, "rate_per_s": 10, "duration_s": 5, "size_bytes": 256_000}
+"""5 MB/s, of which the kernel buffers take some 4 MB."""
 
 
 def test_a_stall_of_two_seconds_shows_in_the_percentiles_and_is_not_the_generators_fault() -> None:
@@ -49,6 +57,51 @@ def test_a_server_that_answers_after_20_ms_is_measured_as_20_ms() -> None:
     response = done.result.latency_s.response_time
     assert response.p50 is not None
     assert abs(response.p50 - 0.020) < 0.002
+
+
+def _identity(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    if not tls:
+        return None
+    identity = new_identity(tmp_path / "peer.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(identity))
+    return identity
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_the_kernel_could_not_take_at_once_is_write_wait(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with peer("halts", 2.5, _identity(tls, tmp_path, monkeypatch)) as server:
+        done = carry_out(server.url, **BIG)
+    latency = done.result.latency_s
+    counters = done.result.counters
+    assert counters.messages_received == counters.messages_sent > 80
+    # It read nothing for 2.5 s, and the buffers were full before that.
+    assert latency.response_time.max is not None
+    assert latency.write_wait.max is not None
+    assert 2.2 < done.summary.total.histogram("response_time").max_ns / 1e9 < 4
+    assert 0.5 < latency.write_wait.max < 2.4
+    lag_ns = done.summary.measured.histogram("scheduler_lag").value_at_rank(72)  # of 80
+    assert lag_ns is not None
+    assert lag_ns < 50_000_000
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_never_reads_is_measured_to_the_end(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with peer("halts", 0, _identity(tls, tmp_path, monkeypatch)) as server:
+        done = carry_out(server.url, **BIG, reply_timeout_s=0.5, drain_s=1)
+    # Also the message that the kernel had in part is given up in time: else its second would never be told.
+    assert [line.second for line in done.series] == [1, 2, 3, 4, 5]
+    assert done.summary.window == (1, 5)
+    assert [broken_identities(line.counters) for line in done.series] == [[]] * 5
+    counters = done.result.counters
+    assert counters.messages_received == 1
+    assert counters.messages_in_flight == 0
+    assert counters.messages_sent == counters.messages_lost + 1 < 40
+    assert counters.unsent["write_blocked"] > 50
+    assert done.series[-1].unsent["write_blocked"] == counters.unsent["write_blocked"]
 
 
 def test_a_generator_asked_for_more_than_it_can_is_not_believed() -> None:

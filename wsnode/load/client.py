@@ -8,7 +8,6 @@ connection, and because the moment when a message is with the kernel must be kno
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections import deque
@@ -23,6 +22,7 @@ from websockets.protocol import CONNECTING as HANDSHAKE
 from websockets.protocol import OPEN as READY
 from websockets.uri import WebSocketURI, parse_uri
 
+from wsnode.load.error import break_error, connect_error
 from wsnode.load.recorder import DueSecond, Recorder
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_began_ns",
+        "_below",
         "_blocked",
         "_fragments",
         "_opened_ns",
@@ -108,9 +109,12 @@ class Client(asyncio.Protocol):
         """Sent and awaited, oldest first: key → (second, turn, when the kernel had it)."""
         self._waiting: deque[tuple[DueSecond, int]] = deque()
         """Their turn came, but the server does not read or the connection is down: (second, turn)."""
-        self._blocked: tuple[DueSecond, int, bytes | int] | None = None
-        """The message that the kernel has taken in part, or not at all."""
+        self._blocked: tuple[DueSecond | None, int, bytes | int] | None = None
+        """The message that the kernel has taken in part, or not at all. Its second is None once it was given up: its
+        bytes are still in the way."""
         self._transport: _Transport | None = None
+        self._below: _Transport | None = None
+        """Of a TLS connection what carries it: its buffer too must be empty before the kernel has everything."""
         self._protocol: ClientProtocol | None = None
         self._fragments: list[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +128,8 @@ class Client(asyncio.Protocol):
     @property
     def unsettled(self) -> int:
         """Messages whose fate is open, unsent ones included."""
-        return len(self._outstanding) + len(self._waiting) + (self._blocked is not None)
+        blocked = self._blocked is not None and self._blocked[0] is not None
+        return len(self._outstanding) + len(self._waiting) + blocked
 
     # --- connecting ---
 
@@ -145,19 +150,30 @@ class Client(asyncio.Protocol):
                 sock.setblocking(False)
                 await loop.sock_connect(sock, address.sockaddr)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.create_connection(
-                    lambda: self,
-                    sock=sock,
-                    ssl=address.tls,
-                    server_hostname=address.uri.host if address.tls else None,
-                )
+                if address.tls is None:
+                    await loop.create_connection(lambda: self, sock=sock)
+                else:
+                    await self._connect_tls(loop, sock, address.tls)
         except (OSError, TimeoutError) as error:
             # A connection that was made and lost again has said so itself, in connection_lost.
             if self.state == CONNECTING and self._transport is None:
-                self._connect_failed(_kind(error))
+                self._connect_failed(connect_error(error))
         finally:
             if sock is not None and self._transport is None:
                 sock.close()
+
+    async def _connect_tls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        """In two steps, since the transport that `create_connection` gives hides what the kernel has not taken."""
+        below, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+        try:
+            below.set_write_buffer_limits(high=0)
+            above = await loop.start_tls(below, self, tls, server_hostname=self._setting.address.uri.host)
+        except BaseException:
+            below.abort()
+            raise
+        if self.state == CONNECTING and above is not None:  # else connection_lost has been called already
+            self._below = below
+            self.connection_made(above)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TCP stands: send the opening handshake."""
@@ -249,7 +265,7 @@ class Client(asyncio.Protocol):
         if transport.is_closing():
             # The kernel has refused it: the connection is gone, which connection_lost is about to say.
             setting.recorder.unsent(second, "connection_down")
-        elif transport.get_write_buffer_size():
+        elif transport.get_write_buffer_size() or (self._below is not None and self._below.get_write_buffer_size()):
             self._blocked = (second, turn_ns, key)
         else:
             self._handed_over(second, turn_ns, key, now)
@@ -268,13 +284,19 @@ class Client(asyncio.Protocol):
             self._send(*self._waiting.popleft())
 
     def pause_writing(self) -> None:
-        """The kernel has not taken everything: `_send` sees it in the buffer's size."""
+        """The kernel has not taken everything, which `_send` sees in the buffer's size. With TLS and a high-water mark
+        of 0, pausing and resuming are said in turn whenever the outer buffer is empty."""
+        self.resume_writing()
 
     def resume_writing(self) -> None:
-        """The kernel has taken everything."""
-        if self._blocked is not None:
-            second, turn_ns, key = self._blocked
-            self._blocked = None
+        """The kernel has taken everything; with TLS perhaps not yet."""
+        if self._blocked is None or self._transport is None or self._transport.get_write_buffer_size():
+            return
+        if self._below is not None and self._below.get_write_buffer_size():
+            return
+        second, turn_ns, key = self._blocked
+        self._blocked = None
+        if second is not None:
             self._handed_over(second, turn_ns, key, monotonic_ns())
         self._send_waiting()
 
@@ -289,8 +311,17 @@ class Client(asyncio.Protocol):
                 break
             del self._outstanding[key]
             recorder.lost(second)
+        if self._blocked is not None and self._blocked[1] <= limit:
+            self._give_up_blocked()
         while self._waiting and self._waiting[0][1] <= limit:
             self._give_up_waiting()
+
+    def _give_up_blocked(self) -> None:
+        if self._blocked is not None:
+            second, turn_ns, key = self._blocked
+            self._blocked = None, turn_ns, key
+            if second is not None:
+                self._setting.recorder.unsent(second, "write_blocked")
 
     def _give_up_waiting(self) -> None:
         second, _ = self._waiting.popleft()
@@ -375,10 +406,7 @@ class Client(asyncio.Protocol):
 
     def abandon(self) -> None:
         """The load is over: what the kernel has not taken whole by now is unsent."""
-        if self._blocked is not None:
-            second, _, _ = self._blocked
-            self._blocked = None
-            self._setting.recorder.unsent(second, "write_blocked")
+        self._give_up_blocked()
         self._abort()
 
     def _close_soon(self) -> None:
@@ -411,10 +439,12 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The TCP connection is gone: account for it and for everything that it carried."""
+        if self._transport is None and self.state != CONNECTING:
+            return  # TLS stood at the very moment when the connect was given up
         self._cancel_timer()
         setting, protocol, state = self._setting, self._protocol, self.state
         recorder = setting.recorder
-        self._transport = self._protocol = self._fragments = None
+        self._transport = self._below = self._protocol = self._fragments = None
         if state == CONNECTING:
             self._end_connecting("reset" if isinstance(exc, ConnectionError) else "handshake_failed")
         elif state in (OPEN, BROKEN, CLOSING):
@@ -426,7 +456,7 @@ class Client(asyncio.Protocol):
             recorder.live.connections_closed += 1
             recorder.live.connection_duration.observe(now - self._opened_ns)
             if state != CLOSING:
-                recorder.error(_broken(exc, protocol))
+                recorder.error(break_error(exc, protocol))
                 self._settle_lost()
         if protocol is not None:
             # Its parser and its exceptions refer back to it: in a long load with many breaks such cycles add up, since
@@ -441,36 +471,10 @@ class Client(asyncio.Protocol):
 
     def _settle_lost(self) -> None:
         recorder = self._setting.recorder
-        if self._blocked is not None:
-            second, _, _ = self._blocked
-            self._blocked = None
-            recorder.unsent(second, "write_blocked")
+        self._give_up_blocked()
+        self._blocked = None
         for second, _, _ in self._outstanding.values():
             recorder.lost(second)
         self._outstanding.clear()
         if not self._setting.queue_while_down:
             self.give_up_sending()
-
-
-def _kind(error: OSError | TimeoutError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connect_refused"
-    if isinstance(error, TimeoutError):
-        return "connect_timeout"
-    if isinstance(error, ssl.SSLError):
-        return "handshake_failed"
-    if isinstance(error, ConnectionError):
-        return "reset"
-    match error.errno:
-        case errno.EADDRNOTAVAIL:
-            return "source_ports_exhausted"
-        case errno.EMFILE | errno.ENFILE:
-            return "descriptors_exhausted"
-    return "connect_failed"
-
-
-def _broken(exc: Exception | None, protocol: ClientProtocol | None) -> str:
-    """Why an open connection ended that this client did not close."""
-    if protocol is not None and protocol.parser_exc is not None:
-        return "protocol_error"
-    return "reset" if isinstance(exc, OSError) else "closed_by_server"

@@ -1,0 +1,37 @@
+"""What went wrong with a connection, as one of `wsnode.core.protocol.ErrorKind`."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from websockets.client import ClientProtocol
+
+    from wsnode.core.protocol import ErrorKind
+
+
+def connect_error(error: OSError) -> ErrorKind:
+    """Why TCP or TLS did not come to stand."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connect_refused"
+    if isinstance(error, TimeoutError):
+        return "connect_timeout"
+    if isinstance(error, ssl.SSLError):
+        return "handshake_failed"
+    if isinstance(error, ConnectionError):
+        return "reset"
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            return "source_ports_exhausted"
+        case errno.EMFILE | errno.ENFILE:
+            return "descriptors_exhausted"
+    return "connect_failed"
+
+
+def break_error(exc: Exception | None, protocol: ClientProtocol | None) -> ErrorKind:
+    """Why an open connection ended that its client did not close."""
+    if protocol is not None and protocol.parser_exc is not None:
+        return "protocol_error"
+    return "reset" if isinstance(exc, OSError) else "closed_by_server"
