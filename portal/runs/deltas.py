@@ -62,8 +62,8 @@ def grow(small_lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def add_up(small_lines: Sequence[Line], names: Collection[str]) -> Line:
-    """What consecutive seconds added together, in the same form; of the histograms only those named. Their `min` and
-    `max` are of these seconds, within the buckets' resolution as in `Histogram.since`.
+    """What consecutive seconds, or stretches that this gave, added together, in the same form; of the histograms only
+    those named. Their `min` and `max` are of these seconds, within the buckets' resolution as in `Histogram.since`.
 
     Raises:
         ValueError: there are no seconds.
@@ -109,7 +109,9 @@ def _add_line(
         known_moments = moments.setdefault(name, dict.fromkeys(_MOMENTS, 0))
         for key in _MOMENTS:
             known_moments[key] += wire[key]
-        known_moments |= {"min": wire["min"], "max": wire["max"]}
+        # Cumulative extremes only ever widen, so that the widest are the last; of stretches they are the whole's.
+        known_moments["min"] = min(known_moments.get("min", wire["min"]), wire["min"])
+        known_moments["max"] = max(known_moments.get("max", wire["max"]), wire["max"])
         known_counts = buckets.setdefault(name, {})
         for index, gained in _counts(wire["buckets"]).items():
             known_counts[index] = known_counts.get(index, 0) + gained

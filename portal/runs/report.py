@@ -11,9 +11,8 @@ from django.core.exceptions import ObjectDoesNotExist
 
 from portal.runs import series
 from portal.runs.archive import read
-from portal.runs.deltas import add_up
 from portal.runs.environment import Change, changes, part
-from portal.runs.models import Run
+from portal.runs.models import Archive, Run
 from portal.runs.phases import Phase, phases
 from wsnode.core.merge import IDENTITIES, merge
 from wsnode.core.protocol import Counters, HostSecond, Second
@@ -59,14 +58,6 @@ class JudgedRow(NamedTuple):
     passed: bool | None
 
 
-class HostRow(NamedTuple):
-    """A host's part of the run."""
-
-    host: Host
-    worker_cpu: float | None
-    """CPU seconds per second of its busiest worker, over the measured window."""
-
-
 class IdentityRow(NamedTuple):
     """An accounting identity with its numbers over the whole run."""
 
@@ -84,24 +75,34 @@ class FactRow(NamedTuple):
 
 @dataclass
 class Report:
-    """Everything that is kept of a run. Without a result only its log and environments are left."""
+    """Everything that is kept of a run. Without a result only its log and environments are left.
+
+    What is read out of the archive (`phases`, `series`, the hosts' workers) takes a while for a long run: pages ask for
+    it after they have come.
+    """
 
     run: Run
-    result: Result | None
-    archive: Mapping[str, Any] | None
 
-    @classmethod
-    def of(cls, run: Run) -> Report:
-        """Read a run's record: two queries; the archive is one more."""
+    @cached_property
+    def result(self) -> Result | None:
+        """None where nothing was counted."""
         try:
-            result = run.summary.content
+            return self.run.summary.content
         except ObjectDoesNotExist:
-            result = None
+            return None
+
+    @cached_property
+    def archive(self) -> Mapping[str, Any] | None:
+        """As it is stored, see `portal.runs.archive.read`."""
         try:
-            archive = read(bytes(run.archive.content))
+            return read(bytes(self.run.archive.content))
         except ObjectDoesNotExist:
-            archive = None
-        return cls(run, result, archive)
+            return None
+
+    @cached_property
+    def has_archive(self) -> bool:
+        """Whether there is one; without reading it."""
+        return Archive.objects.filter(run=self.run).exists()
 
     # --- did it pass, what was reached ----------------------------------------------------------------------------
     @property
@@ -191,21 +192,16 @@ class Report:
         """The run by phases; empty where there is no archive, or nothing in it."""
         if self.archive is None or not self.archive["seconds"]:
             return []
-        seconds = self.archive["seconds"]
-
-        def stretch(begin: int, end: int) -> Second:
-            return Second.model_validate(add_up(seconds[begin:end], series.RESPONSE_TIME))
-
         finals = [
             Second.model_validate(host["result"]["final"])
             for host in self.archive["hosts"]
             if host["result"] and host["result"]["final"]
         ]
-        total = stretch(0, len(seconds))
+        total = None
         if finals:
             last = max(final.second for final in finals)
             total = merge([final.model_copy(update={"second": last}) for final in finals])
-        return phases(self.run.scenario_model, stretch, len(seconds), total, self.window)
+        return phases(self.run.scenario_model, self.archive["seconds"], total, self.window)
 
     def series(self) -> dict[str, Any]:
         """Columns and summaries of the charts."""
@@ -213,12 +209,15 @@ class Report:
         return {"columns": table, "window": self.window, "summaries": series.summaries(table, self.window)}
 
     @property
-    def hosts(self) -> list[HostRow]:
-        """Each host's part."""
-        if self.result is None:
-            return []
-        machines = {host["name"]: host["machine"] for host in self.archive["hosts"]} if self.archive else {}
-        return [HostRow(host, _busiest(machines.get(host.name, ()), self.window)) for host in self.result.hosts]
+    def hosts(self) -> list[Host]:
+        """Each host's part, as the result tells it."""
+        return self.result.hosts if self.result else []
+
+    @property
+    def busiest(self) -> dict[str, float | None]:
+        """By load generator: CPU seconds per second of its busiest worker, over the measured window."""
+        hosts = self.archive["hosts"] if self.archive else []
+        return {h["name"]: _busiest(h["machine"], self.window) for h in hosts if h["role"] == "load_generator"}
 
     # --- on what --------------------------------------------------------------------------------------------------
     @cached_property

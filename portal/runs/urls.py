@@ -14,6 +14,7 @@ urlpatterns = [
     path("<str:run_id>/", views.run, name="run"),
     path("<str:run_id>/live", views.live, name="live"),
     path("<str:run_id>/series.json", views.series_json, name="series"),
+    path("<str:run_id>/phases", views.phases, name="phases"),
     path("<str:run_id>/cancel", views.cancel, name="cancel"),
     path("<str:run_id>/archive", views.archive, name="archive"),
     path("<str:run_id>/result.json", views.result_json, name="result"),

@@ -151,7 +151,7 @@ def run(request: HttpRequest, run_id: str) -> HttpResponse:
         "section": "runs",
         "run": one,
         "log": log,
-        "report": Report.of(one),
+        "report": Report(one),
         "evidence": list(one.evidence.order_by("order")),
         "charts": series.CHARTS,
         "yaml": _yaml(one.scenario),
@@ -200,7 +200,7 @@ def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
     """The run's charts as columns; `?after=n` gives what came after second n of one that goes on."""
     one = _run(run_id)
     if one.is_over:
-        response = JsonResponse(Report.of(one).series() | {"over": True})
+        response = JsonResponse(Report(one).series() | {"over": True})
         response["Cache-Control"] = "private, max-age=3600"
         return response
     text = request.GET.get("after", "0")
@@ -215,6 +215,12 @@ def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
     window = [scenario.window_open_s, scenario.duration_s] if scenario.window_s >= 1 else None
     until = scenario.duration_s
     return JsonResponse({"columns": table, "window": window, "until": until, "summaries": {}, "over": False})
+
+
+@require_safe
+def phases(request: HttpRequest, run_id: str) -> HttpResponse:
+    """What a report has from the archive, for the page that is already there."""
+    return render(request, "runs/archived.html", {"report": Report(_run(run_id)), "tips": "archived"})
 
 
 @require_POST

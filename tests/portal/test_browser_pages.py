@@ -119,6 +119,8 @@ def test_a_watched_run_draws_each_new_second_and_turns_into_its_report(page: Pag
     finish(run)
     expect(page.get_by_role("heading", name="Did it pass?")).to_be_visible()
     expect(page.locator("[data-chart=connections] [data-summary]")).to_have_text("At most 100 open.")
+    expect(page.locator("#phases tbody tr")).to_have_count(3)
+    expect(page.locator("#cpu-load-1")).to_have_text("0.200")
     expect(page.locator("#live")).to_have_count(0)
 
 

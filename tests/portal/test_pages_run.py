@@ -70,6 +70,12 @@ def show(browser: Client, run: Run) -> Page:
     return page(browser.get(f"/runs/{run.pk}/"))
 
 
+def archived(browser: Client, run: Run) -> Page:
+    """The part of a report that comes after its page."""
+    address = show(browser, run).one("#phases").attributes["hx-get"]
+    return page(browser.get(address))
+
+
 def panel(found: Page, name: str) -> Element:
     """The panel with this heading."""
     for heading in found.all("h2"):
@@ -296,7 +302,7 @@ def test_every_latency_has_every_statistic_and_a_null_tells_its_reason(browser: 
 
 
 def test_phases_show_what_became_of_what_was_due(browser: Client, ada: User) -> None:
-    rows = table(panel(show(browser, make_finished(ada, load={"lose_every": 100})), "Phases"))
+    rows = table(panel(archived(browser, make_finished(ada, load={"lose_every": 100})), "Phases"))
     assert [row[0] for row in rows] == ["Ramp-up 0 s to 2 s", "Measured window 2 s to 12 s", "Drain from 12 s"]
     assert [row[1:6] for row in rows] == [
         ["750", "750", "744", "6", "0"],
@@ -307,7 +313,8 @@ def test_phases_show_what_became_of_what_was_due(browser: Client, ada: User) -> 
 
 
 def test_hosts_show_their_part_and_how_well_their_clocks_are_known(browser: Client, ada: User) -> None:
-    rows = table(panel(show(browser, make_finished(ada, load={"cpu": 0.3})), "Hosts"))
+    run = make_finished(ada, load={"cpu": 0.3})
+    rows = table(panel(show(browser, run), "Hosts"))
     assert rows == [
         ["server server", "observed only", "–", "–", "0 s ± 50.0 µs"],
         *(
@@ -327,6 +334,13 @@ def test_hosts_show_their_part_and_how_well_their_clocks_are_known(browser: Clie
             for n in (1, 2)
         ),
     ]
+
+
+def test_how_busy_the_workers_were_comes_with_the_archive(browser: Client, ada: User) -> None:
+    run = make_finished(ada, load={"cpu": 0.3})
+    cells = archived(browser, run).all("[hx-swap-oob=true]")
+    assert {cell.attributes["id"]: cell.text for cell in cells} == {"cpu-load-1": "0.300", "cpu-load-2": "0.300"}
+    assert show(browser, run).one("#cpu-load-1").text == "–"
 
 
 def test_evidence_shows_value_query_and_link_or_why_there_is_none(browser: Client, ada: User) -> None:
@@ -452,7 +466,8 @@ def test_a_cancelled_run_shows_what_was_measured_until_then(browser: Client, ada
     assert found.one("main .notice").text == "Cancelled. asked for by ada"
     assert panel(found, "Did it pass?").one(".badge").text == "no verdict"
     assert stats(panel(found, "What was reached"))["Throughput"] == "500/s"
-    assert panel(found, "Phases").text.endswith("The archive holds no seconds of this run.")
+    assert panel(found, "Phases").text.endswith("There is no archive of this run.")
+    assert "hx-get" not in found.one("#phases").attributes
 
 
 def test_a_run_without_a_window_says_that_its_figures_are_of_the_whole(browser: Client, ada: User) -> None:
@@ -460,7 +475,10 @@ def test_a_run_without_a_window_says_that_its_figures_are_of_the_whole(browser: 
     found = show(browser, run)
     assert "no measured window: figures are of the whole run" in panel(found, "What was reached").text
     assert stats(panel(found, "What was reached"))["Throughput"] == "–"
-    assert [row[0] for row in table(panel(found, "Phases"))] == ["Ramp-up 0 s to 12 s", "Drain from 12 s"]
+    assert [row[0] for row in table(panel(archived(browser, run), "Phases"))] == [
+        "Ramp-up 0 s to 12 s",
+        "Drain from 12 s",
+    ]
 
 
 def test_an_unknown_run_is_not_found(browser: Client) -> None:

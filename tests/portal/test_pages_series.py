@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,10 +23,6 @@ def columns(lines: Sequence[Second], before: Second | None = None) -> Columns:
 def stored(lines: Sequence[Second]) -> list[Line]:
     """As an archive holds them."""
     return list(shrink(line.model_dump(mode="json") for line in lines))
-
-
-def cut(lines: Sequence[Second]) -> Callable[[int, int], Second]:
-    return lambda begin, end: since(lines[end - 1], lines[begin - 1] if begin else None)
 
 
 def summary(**load: object) -> Summary:
@@ -116,7 +112,7 @@ def test_gaps_are_counted_in_words() -> None:
 
 def test_phases_share_out_all_that_was_due() -> None:
     found = summary(lose_every=100)
-    parts = phases(SMOKE, cut(found.series), 12, found.total, found.window)
+    parts = phases(SMOKE, stored(found.series), found.total, found.window)
 
     assert [(part.name, part.from_s, part.to_s) for part in parts] == [
         ("Ramp-up", 0, 2),
@@ -127,14 +123,23 @@ def test_phases_share_out_all_that_was_due() -> None:
     assert sum(part.stretch.counters.messages_lost for part in parts) == found.total.counters.messages_lost
     window, (latencies, _) = parts[1], found.latencies()
     assert window.response_time == latencies.response_time
-    assert set(parts[2].nulls.values()) == {"no message was due"}
+    assert set(parts[2].nulls.values()) == {"nothing was due"}
+
+
+def test_without_anybodys_last_word_there_is_no_drain() -> None:
+    found = summary()
+    assert [part.name for part in phases(SMOKE, stored(found.series), None, found.window)] == [
+        "Ramp-up",
+        "Measured window",
+    ]
+    assert phases(SMOKE, [], None, None) == []
 
 
 def test_warm_up_is_a_phase_of_its_own() -> None:
     warm = SMOKE.model_copy(update={"warm_up_s": 3})
     found = summarise(warm, host_runs(warm))
     assert found is not None
-    parts = phases(warm, cut(found.series), 12, found.total, found.window)
+    parts = phases(warm, stored(found.series), found.total, found.window)
     assert [(part.name, part.from_s, part.to_s) for part in parts] == [
         ("Ramp-up", 0, 2),
         ("Warm-up", 2, 5),
@@ -147,4 +152,4 @@ def test_without_a_window_everything_is_ramp_up() -> None:
     partial = SMOKE.model_copy(update={"ramp_up_s": 20.0})
     found = summarise(partial, host_runs(partial))
     assert found is not None
-    assert [part.name for part in phases(partial, cut(found.series), 12, found.total, None)] == ["Ramp-up", "Drain"]
+    assert [part.name for part in phases(partial, stored(found.series), found.total, None)] == ["Ramp-up", "Drain"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django import template
@@ -46,6 +47,7 @@ LEVELS = {"info": ("info", ""), "warning": ("alert", "warn"), "error": ("cross",
 
 
 @register.simple_tag
+@cache
 def icon(name: str, extra: str = "") -> SafeString:
     """A decorative icon; the word stands beside it."""
     return format_html(
@@ -56,29 +58,35 @@ def icon(name: str, extra: str = "") -> SafeString:
     )
 
 
-def _badge(known: dict[str, tuple[str, str, str]], word: str | None, size: str, pulse: bool = False) -> SafeString:
+@cache
+def _badge(shape: str, tone: str, text: str, size: str) -> SafeString:
+    """Drawn once each: a list of runs shows the same few some hundred times."""
+    pulse = "pulse" if shape == "dot" else ""
+    return format_html('<span class="badge {} {}">{}{}</span>', tone, size, icon(shape, pulse), text)
+
+
+def _judged(known: dict[str, tuple[str, str, str]], word: str | None, size: str) -> SafeString:
     if not word:
         return mark_safe(f'<span class="muted">{figures.NONE}</span>')  # noqa: S308  # a constant
-    shape, tone, text = known[word]
-    return format_html('<span class="badge {} {}">{}{}</span>', tone, size, icon(shape, "pulse" if pulse else ""), text)
+    return _badge(*known[word], size)
 
 
 @register.simple_tag
 def state_badge(state: str, size: str = "") -> SafeString:
     """Where a run stands; what is under way pulses."""
-    return _badge(STATES, state, size, pulse=STATES[state][0] == "dot")
+    return _badge(*STATES[state], size)
 
 
 @register.simple_tag
 def verdict_badge(verdict: str | None, size: str = "") -> SafeString:
     """Whether a run met its thresholds; a dash where nobody has judged."""
-    return _badge(VERDICTS, verdict, size)
+    return _judged(VERDICTS, verdict, size)
 
 
 @register.simple_tag
 def validity_badge(validity: str | None, size: str = "") -> SafeString:
     """Whether a run can be believed; a dash where nobody has judged."""
-    return _badge(VALIDITIES, validity, size)
+    return _judged(VALIDITIES, validity, size)
 
 
 @register.simple_tag
