@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from tests.wsnode.loads import carry_out
 from tests.wsnode.peers import peer
 from tests.wsnode.wild_peer import wild_peer
 from wsnode.core.merge import broken_identities, since
+from wsnode.core.protocol import Counters
 from wsnode.core.scenario import Plan, Scenario
-from wsnode.load.load import Load, LoadError
+from wsnode.load.load import Load, LoadEnd, LoadError
 
 SMALL = {"clients": 20, "interval_ms": 50, "ramp_up_s": 0.5, "duration_s": 3, "rate_per_s": 100}
 
@@ -248,6 +250,42 @@ def test_a_stop_without_drain_leaves_the_awaited_in_flight() -> None:
     counters = done.result.counters
     assert counters.messages_in_flight == counters.messages_sent > 0
     assert broken_identities(done.summary.total.counters) == []
+
+
+def test_a_stop_without_drain_ends_a_drain_that_has_begun() -> None:
+    async def stop(load: Load) -> None:
+        await asyncio.sleep(2.0)
+        await load.stop(drain=False)
+
+    began = time.monotonic()
+    with peer("silent") as server:
+        done = carry_out(server.url, interrupt=stop, **{**SMALL, "duration_s": 1, "drain_s": 60, "reply_timeout_s": 60})
+    assert time.monotonic() - began < 15
+    assert done.end.interrupted is None
+    counters = done.result.counters
+    assert counters.messages_in_flight == counters.messages_sent > 0
+    assert counters.connections_closed == 20
+
+
+def test_a_load_that_is_stopped_before_its_begin_connects_nobody() -> None:
+    async def run(url: str) -> LoadEnd:
+        scenario = Scenario(**SMALL)
+        plan = Plan(scenario=scenario, url=url, count=20)
+        load = Load(plan, 1, on_second=lambda second: None, on_live=lambda live: None)
+        await load.prepare()
+        try:
+            load.go(time.monotonic_ns() + 500_000_000)
+            await load.stop()
+            return await load.wait()
+        finally:
+            await load.kill()
+
+    with peer("echo") as server:
+        end = asyncio.run(run(server.url))
+    assert (end.stopped, end.interrupted, end.seconds) == ("stopped", None, 0)
+    assert end.first_connect_due_ns is None
+    assert end.final is not None
+    assert end.final.counters == Counters()
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ class Worker:
         self._schedule.stop(self._stop_ns)
         if not drain:
             self._drain_ns = 0
+            if self._drain_until is not None:
+                self._drain_until = 0
         self._timer.set(monotonic_ns())
 
     async def ended(self) -> None:
@@ -190,6 +192,9 @@ class Worker:
 
     def _begin_connects(self, now: int) -> bool:
         loop, left = asyncio.get_running_loop(), CONNECTS_AT_ONCE
+        if now >= self._stop_ns:
+            # Also a load that was stopped before its begin connects no more.
+            return False
         while left and self._reconnects and self._reconnects[0][0] <= now:
             _, client = self._reconnects.popleft()
             self._recorder.reconnects += 1
