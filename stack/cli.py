@@ -309,7 +309,12 @@ def _manage(arguments: list[str]) -> int:
 
     state = paths.make_state_dir()
     found = record.read(state)
-    environment = {**os.environ, "WSLAB_STATE": str(state), "WSLAB_LAB": str(state / "lab.json")}
+    environment = {
+        **os.environ,
+        "WSLAB_STATE": str(state),
+        "WSLAB_LAB": str(state / "lab.json"),
+        "DJANGO_SETTINGS_MODULE": "portal.config.settings",
+    }
     if found is not None and found.supervised:
         environment |= {"WSLAB_BROKER_URL": found.data["broker_url"], "WSLAB_PORTAL_URL": str(found.urls["portal"])}
     else:

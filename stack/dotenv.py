@@ -22,7 +22,8 @@ def parse(text: str, name: str = ".env") -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise StackError(f"{name}, line {number}: {line!r} is not NAME=value", f"mend {name}")
+            # Not the line itself: it may hold a secret.
+            raise StackError(f"{name}, line {number} is not NAME=value", f"mend {name}")
         value = match[2]
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]

@@ -8,6 +8,7 @@ from stack.errors import StackError
 
 ROOT = Path(__file__).resolve().parent.parent
 SOCKET_PATH_LIMIT = 107  # bytes of sun_path without its closing zero
+_STATE_MARKS = ("logs", "stack.lock", "stack.json", "secret_key", "portal.sqlite3")
 _SOCKET_NAME_ROOM = 32  # "/wslab-xxxxxxxx/agent-load-1.sock", rounded up
 
 
@@ -37,10 +38,16 @@ def make_state_dir() -> Path:
     """Make the state folder, private to its owner.
 
     Raises:
-        StackError: it cannot be made or written, with its owner and the way out.
+        StackError: it cannot be made or written, with its owner and the way out; or it is a folder of other things,
+            which closing it to everybody else would break (`WSLAB_STATE=/tmp`).
     """
     state = state_dir()
     try:
+        if state.is_dir() and any(state.iterdir()) and not any((state / mark).exists() for mark in _STATE_MARKS):
+            raise StackError(
+                f"the state folder {state} holds other things than a lab's state",
+                f"WSLAB_STATE={state / 'wslab'} ./wslab …",
+            )
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if state.stat().st_uid == os.geteuid():
             state.chmod(0o700)

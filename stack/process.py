@@ -146,7 +146,7 @@ class Process:
             child = await asyncio.create_subprocess_exec(
                 *argv,
                 cwd=ROOT,
-                env={**self._environment, **self.service.environment(self._lab)},
+                env=self.service.surroundings(self._lab, self._environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

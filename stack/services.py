@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,9 @@ class Lab:
 HOUSEKEEPING = 10
 """Niceness of portal, queue and monitoring: what serves and generates the load goes first."""
 
+SECRETS = ("WSLAB_SECRET_KEY", "DATABASE_URL")
+"""Variables that only the portal's processes are given."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -64,6 +67,7 @@ class Service:
         stage: lower ones stop first, those of one stage together.
         stop_s: seconds from SIGTERM to SIGKILL.
         optional: the lab is whole without it.
+        secrets: it is a part of the portal, which needs `SECRETS`.
         niceness: above 0 for what must not take the CPU from server and load generators, which share this machine.
     """
 
@@ -77,6 +81,12 @@ class Service:
     port: str | None = None
     niceness: int = 0
     environment: Callable[[Lab], dict[str, str]] = lambda _: {}
+    secrets: bool = False
+
+    def surroundings(self, lab: Lab, common: Mapping[str, str]) -> dict[str, str]:
+        """Its environment, made from what all have."""
+        kept = {name: value for name, value in common.items() if self.secrets or name not in SECRETS}
+        return {**kept, **self.environment(lab)}
 
 
 def _python(*arguments: str) -> list[str]:
@@ -142,6 +152,7 @@ def _grafana_environment(lab: Lab) -> dict[str, str]:
         "AUTH_ANONYMOUS_ENABLED": "true",
         "AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
         "AUTH_DISABLE_LOGIN_FORM": "true",
+        "AUTH_BASIC_ENABLED": "false",  # the other users of this machine know admin's first password, too
         "ANALYTICS_REPORTING_ENABLED": "false",
         "ANALYTICS_CHECK_FOR_UPDATES": "false",
     }
@@ -192,6 +203,7 @@ def services(inventory: Inventory) -> list[Service]:
             stop_s=8,
             port="portal",
             niceness=HOUSEKEEPING,
+            secrets=True,
         ),
         Service(
             "worker-conduct",
@@ -201,6 +213,7 @@ def services(inventory: Inventory) -> list[Service]:
             after=("bootstrap", "broker"),
             stop_s=10,
             niceness=HOUSEKEEPING,
+            secrets=True,
         ),
         Service(
             "worker-tick",
@@ -210,6 +223,7 @@ def services(inventory: Inventory) -> list[Service]:
             after=("bootstrap", "broker"),
             stop_s=10,
             niceness=HOUSEKEEPING,
+            secrets=True,
         ),
         Service(
             "broker",
@@ -272,5 +286,6 @@ def environment(lab: Lab) -> dict[str, str]:
         "WSLAB_BROKER_URL": broker.url(lab.broker_socket),
         "WSLAB_LAB": str(lab.state / "lab.json"),
         "WSLAB_PORTAL_URL": lab.url("portal"),
+        "DJANGO_SETTINGS_MODULE": "portal.config.settings",  # whatever the caller's shell is set up for
         "PYTHONUNBUFFERED": "1",
     }

@@ -105,12 +105,17 @@ class LocalTransport:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 limit=MAX_LINE_BYTES,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**_harmless(os.environ), "PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the conductor, which ends the run in order
             )
         except OSError as error:
             raise Unreachable(f"`wsnode agent connect` could not be started: {error}") from error
         return LocalPipe(process)
+
+
+def _harmless(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the portal's own secrets, which SSH would not carry to a host either."""
+    return {name: value for name, value in environment.items() if name not in ("WSLAB_SECRET_KEY", "DATABASE_URL")}
 
 
 TRANSPORTS: Mapping[str, Transport] = {"local": LocalTransport()}

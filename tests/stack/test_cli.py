@@ -127,9 +127,22 @@ def test_a_dotenv_file_gives_what_the_environment_does_not(tmp_path: Path, monke
     assert (os.environ["WSLAB_A"], os.environ["WSLAB_B"], os.environ["WSLAB_C"]) == ("one two", "environment", "#1")
 
 
-def test_a_line_of_a_dotenv_file_that_is_none_is_named() -> None:
-    with pytest.raises(StackError, match=r"\.env, line 2: 'WSLAB STATE' is not NAME=value"):
-        dotenv.parse("A=1\nWSLAB STATE\n")
+def test_a_line_of_a_dotenv_file_that_is_none_is_named_and_not_shown() -> None:
+    with pytest.raises(StackError, match=r"\.env, line 2 is not NAME=value$"):
+        dotenv.parse("A=1\nWSLAB_SECRET_KEY: hunter2\n")
+
+
+def test_a_folder_of_other_things_is_not_taken_for_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "somebodys").touch()
+    monkeypatch.setenv("WSLAB_STATE", str(tmp_path))
+    with pytest.raises(StackError, match="holds other things than a lab's state"):
+        paths.make_state_dir()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    (tmp_path / "somebodys").unlink()
+    assert paths.make_state_dir() == tmp_path
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    assert paths.make_state_dir() == tmp_path
 
 
 def test_the_example_of_a_dotenv_file_can_be_used_as_it_is_and_uncommented() -> None:

@@ -78,3 +78,17 @@ def test_the_portal_is_told_where_this_lab_is(lab: Lab) -> None:
     assert given["WSLAB_LAB"] == str(lab.state / "lab.json")
     assert given["WSLAB_BROKER_URL"] == f"redis+socket://{lab.broker_socket}"
     assert given["WSLAB_PORTAL_URL"] == f"http://127.0.0.1:{lab.ports['portal']}"
+
+
+def test_only_the_portals_processes_are_given_its_secrets(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSLAB_SECRET_KEY", "k" * 50)
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:pw@db/x")
+    common = environment(lab)
+    trusted = {s.name for s in services(lab.inventory) if "WSLAB_SECRET_KEY" in s.surroundings(lab, common)}
+    assert trusted == {"portal", "worker-conduct", "worker-tick"}
+    assert trusted == {s.name for s in services(lab.inventory) if "DATABASE_URL" in s.surroundings(lab, common)}
+
+
+def test_another_projects_django_settings_are_not_the_portals(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
+    assert environment(lab)["DJANGO_SETTINGS_MODULE"] == "portal.config.settings"
