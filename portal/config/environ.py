@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -49,11 +50,21 @@ def checked_url(name: str, value: str, schemes: Sequence[str]) -> str:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError as error:
-        raise bad(name, value, f"a URL ({error})") from error
+        raise bad(name, _without_password(value), f"a URL ({error})") from error
     if parts.scheme not in schemes or not (parts.netloc or (parts.scheme.endswith("socket") and parts.path)):
         example = f"{schemes[0]}://127.0.0.1:8000"
-        raise bad(name, value, f"a URL that begins with {' or '.join(f'{s}://' for s in schemes)}, such as {example}")
+        raise bad(
+            name,
+            _without_password(value),
+            f"a URL that begins with {' or '.join(f'{s}://' for s in schemes)}, such as {example}",
+        )
     return value.rstrip("/")
+
+
+def _without_password(url: str) -> str:
+    """What may be shown of a URL."""
+    before, at, after = url.rpartition("@")
+    return f"{before.partition('//')[0]}//…@{after}" if at else url
 
 
 def hosts(name: str) -> list[str]:
@@ -104,11 +115,11 @@ def secret_key(name: str, file: Path) -> str:
 
 def _write_once(file: Path, content: str) -> None:
     """Whole or not at all, and never over an existing file: several processes start at the same time."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(content)
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    draft = Path(name)
     try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(content)
         os.link(draft, file)
     except FileExistsError:
         pass

@@ -60,6 +60,8 @@ def test_sqlite_is_in_wal_with_full_sync_and_immediate_transactions() -> None:
         ("WSLAB_PORTAL_URL", "http://lab:99999", "Port out of range"),
         ("GRAFANA_URL", "ftp://lab", "GRAFANA_URL='ftp://lab': wanted a URL that begins with http:// or https://"),
         ("WSLAB_BROKER_URL", "amqp://lab", "wanted a URL that begins with redis:// or rediss:// or redis+socket://"),
+        ("WSLAB_BROKER_URL", "amqp://u:secret@lab", "WSLAB_BROKER_URL='amqp://…@lab': wanted a URL that begins"),
+        ("WSLAB_BROKER_URL", "redis://u:secret@lab:x", "WSLAB_BROKER_URL='redis://…@lab:x': wanted a URL (Port could"),
         ("DATABASE_URL", "mysql://u:secret@lab/x", "DATABASE_URL='lab/x': wanted postgres://USER:PASSWORD@HOST/NAME"),
         ("WSLAB_STATE", "relative/folder", "WSLAB_STATE='relative/folder': wanted an absolute path"),
         ("WSLAB_STATE", "/proc/nowhere", "wanted a folder that this user can make and write to"),
@@ -125,13 +127,13 @@ def test_postgresql_is_chosen_by_url_and_a_path_with_spaces_serves_sqlite(tmp_pa
 def test_log_records_are_one_line_each() -> None:
     code = (
         "import django; django.setup(); import logging; log = logging.getLogger('x');"
-        "log.warning('one\\ntwo'); \ntry: 1 / 0\nexcept ZeroDivisionError: log.exception('three')"
+        "log.warning('one\\ntwo\\x1b]0;x\\u2028'); \ntry: 1 / 0\nexcept ZeroDivisionError: log.exception('three')"
     )
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.config.settings"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     first, second = done.stdout.splitlines()
-    assert first.endswith("Z WARNING x: one\\ntwo")
+    assert first.endswith("Z WARNING x: one\\ntwo\\x1b]0;x\\u2028")
     assert "ERROR x: three\\nTraceback" in second
     assert done.stderr == ""
