@@ -327,7 +327,7 @@ def test_hosts_show_their_part_and_how_well_their_clocks_are_known(browser: Clie
                 "2,875",
                 "0",
                 "0",
-                "0.300",
+                "–",
                 "800 µs",
                 "+10.0 µs ± 50.0 µs",
             ]
