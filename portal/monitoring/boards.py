@@ -154,9 +154,10 @@ BOARDS: tuple[Board, ...] = (
                 _workers(SERVER, "node_open_descriptors", over="node_descriptor_limit"),
                 _workers(AGENT, "node_open_descriptors", over="node_descriptor_limit"),
             ), limits=FULL),
-            Panel(33, "Disk space left", "bytes", (
+            Panel(33, "Disk space left", "ratio", (
                 _line("node", "node_filesystem_avail_bytes", "smallest", "{{host}} {{mountpoint}}",
-                      "host", "mountpoint", matchers='fstype!~"tmpfs|ramfs"'),
+                      "host", "mountpoint", matchers='fstype!~"erofs|iso9660|ramfs|squashfs|tmpfs"',
+                      over="node_filesystem_size_bytes"),
             ), width=24),
         )),
         Section(40, "Network", (

@@ -16,6 +16,7 @@ class Known(NamedTuple):
 
 
 NODE_EXPORTER: dict[str, Known] = {
+    "node_boot_time_seconds": Known("gauge", "When the kernel was started (s since the epoch)."),
     "node_context_switches_total": Known("counter", "Context switches of the host, over all cores."),
     "node_cpu_seconds_total": Known("counter", "CPU time of the host's cores, by what it was spent on."),
     "node_filefd_allocated": Known("gauge", "File handles open in the whole kernel."),
@@ -34,7 +35,6 @@ NODE_EXPORTER: dict[str, Known] = {
         "counter", "Connections dropped because the listening socket's accept queue was full (somaxconn, backlog)."
     ),
     "node_netstat_Tcp_ActiveOpens": Known("counter", "TCP connections begun from this host."),
-    "node_netstat_Tcp_CurrEstab": Known("gauge", "TCP connections established or waiting to be closed."),
     "node_netstat_Tcp_PassiveOpens": Known("counter", "TCP connections accepted by this host."),
     "node_netstat_Tcp_RetransSegs": Known("counter", "TCP segments sent again: lost on the way, or answered late."),
     "node_network_receive_bytes_total": Known("counter", "Bytes received by a network device."),
