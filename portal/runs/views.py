@@ -17,6 +17,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from portal.labs.lab import LabError, load_lab
+from portal.monitoring.links import run_link
 from portal.runs import series
 from portal.runs.api import api as description
 from portal.runs.comparison import compare as compare_results
@@ -147,12 +148,14 @@ def run(request: HttpRequest, run_id: str) -> HttpResponse:
     if not one.is_over:
         return render(request, "runs/watch.html", {"charts": series.CHARTS} | _watched(one))
     log = list(one.events.order_by("id")[:LOG_LINES])
+    evidence = list(one.evidence.order_by("order"))
     context = {
         "section": "runs",
         "run": one,
         "log": log,
         "report": Report(one),
-        "evidence": list(one.evidence.order_by("order")),
+        "evidence": evidence,
+        "dashboard": next((link for row in evidence if row.grafana_url and (link := run_link(row.grafana_url))), None),
         "charts": series.CHARTS,
         "yaml": _yaml(one.scenario),
     }
