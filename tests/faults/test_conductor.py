@@ -25,7 +25,8 @@ def _whole(portal: Portal, run_id: str, duration_s: int) -> None:
     assert counters.messages_due == scenario.pacing().offered(share, duration_s * 10**9)
     assert counters.messages_sent + counters.messages_unsent == counters.messages_due
     assert counters.messages_received == counters.messages_sent
-    assert set(counters.unsent) <= {"not_open"}
+    # A busy machine may have made the generator late: then the validity says so, and the accounts still hold.
+    assert set(counters.unsent) <= {"not_open", "generator_late"}
     assert counters.connections_opened == counters.connections_closed == counters.connections_peak == 40
     assert result.latency_s.response_time.due == result.latency_s.response_time.count
     assert result.window is not None

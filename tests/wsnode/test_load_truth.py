@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wsnode.loads import carry_out
+from tests.wsnode.loads import Done, carry_out, undisturbed
 from tests.wsnode.peers import new_identity, peer
 from wsnode.core.merge import broken_identities
 
@@ -15,16 +15,19 @@ BIG = {"clients": 1, "interval_ms": 50, "ramp_up_s": 0, "rate_per_s": 10, "durat
 
 
 def test_a_stall_of_two_seconds_shows_in_the_percentiles_and_is_not_the_generators_fault() -> None:
-    with peer("echo") as server:
-        done = carry_out(
-            server.url,
-            on_go=lambda: server.stop_for(2.0, after=5.0),
-            clients=100,
-            interval_ms=200,
-            ramp_up_s=2,
-            duration_s=12,
-            rate_per_s=100,
-        )
+    def stalled() -> Done:
+        with peer("echo") as server:
+            return carry_out(
+                server.url,
+                on_go=lambda: server.stop_for(2.0, after=5.0),
+                clients=100,
+                interval_ms=200,
+                ramp_up_s=2,
+                duration_s=12,
+                rate_per_s=100,
+            )
+
+    done = undisturbed(stalled)
     response = done.result.latency_s.response_time
     # A fifth of the window's messages wait evenly from 2 s down to nothing: the worst 5 % more than 1.5 s.
     assert done.summary.window == (2, 12)
@@ -48,15 +51,19 @@ def test_a_stall_of_two_seconds_shows_in_the_percentiles_and_is_not_the_generato
 
 def test_a_server_that_answers_after_20_ms_is_measured_as_20_ms() -> None:
     with peer("delay", 0.020) as server:
-        done = carry_out(server.url, clients=20, interval_ms=100, ramp_up_s=1, duration_s=5, rate_per_s=100)
+        done = undisturbed(
+            lambda: carry_out(server.url, clients=20, interval_ms=100, ramp_up_s=1, duration_s=5, rate_per_s=100)
+        )
     service = done.result.latency_s.service_time
     assert service.p50 is not None
     assert abs(service.p50 - 0.020) < 0.002
-    assert service.min is not None
-    assert service.min > 0.018  # asyncio's timers may fire within their resolution of 1 ms
     response = done.result.latency_s.response_time
     assert response.p50 is not None
     assert abs(response.p50 - 0.020) < 0.002
+    # A response can't be shorter than the delay, but that asyncio's timers may fire within their resolution of 1 ms. A
+    # service time may, where another program had the CPU between the write and the look at the clock.
+    assert response.min is not None
+    assert response.min > 0.018
 
 
 def _identity(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
