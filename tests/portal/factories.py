@@ -14,6 +14,7 @@ from portal.runs.models import Archive, Environment, EvidenceRow, NamedScenario,
 from portal.runs.states import ACTIVE, State
 from wsnode.core.histogram import Histogram
 from wsnode.core.judge import Surroundings, judge
+from wsnode.core.merge import merge
 from wsnode.core.protocol import Counters, HostResult, HostSecond, Second
 from wsnode.core.result import Evidence, Host, Result, Subject
 from wsnode.core.scenario import Plan, Scenario
@@ -216,10 +217,13 @@ def make_finished(
     return run
 
 
+def merged_lines(runs: Sequence[HostRun]) -> list[Second]:
+    """The seconds of a run whose hosts came to this."""
+    return [merge(lines) for lines in zip(*(one.series for one in runs), strict=True)]
+
+
 def add_archive(run: Run, runs: Sequence[HostRun]) -> None:
     """The archive of a run whose hosts came to this."""
-    summary = summarise(run.scenario_model, runs)
-    assert summary is not None
     clock = ClockReading(offset_s=0.00001, bound_s=0.00005)
     environment = {"stable": STABLE, "volatile": VOLATILE}
     hosts = [
@@ -231,7 +235,7 @@ def add_archive(run: Run, runs: Sequence[HostRun]) -> None:
         run_id=run.pk,
         scenario=run.scenario,
         outcome=outcome,
-        seconds=[RunSecond.of(run, line).line for line in summary.series],
+        seconds=[RunSecond.of(run, line).line for line in merged_lines(runs)],
         series=(),
         log=(),
     )

@@ -10,9 +10,10 @@ from portal.runs.deltas import Line, add_up, shrink
 from portal.runs.phases import phases
 from portal.runs.series import CHARTS, Columns, archived, stretches, summaries
 from portal.runs.series import columns as columns_of
-from tests.portal.factories import SMOKE, host_runs
+from tests.portal.factories import SMOKE, host_runs, merged_lines
 from wsnode.core.merge import since
 from wsnode.core.protocol import HISTOGRAMS, Second
+from wsnode.core.scenario import Scenario
 from wsnode.core.summary import Summary, summarise
 
 
@@ -25,10 +26,12 @@ def stored(lines: Sequence[Second]) -> list[Line]:
     return list(shrink(line.model_dump(mode="json") for line in lines))
 
 
-def summary(**load: object) -> Summary:
-    found = summarise(SMOKE, host_runs(**load))  # type: ignore[arg-type]
+def summary(scenario: Scenario = SMOKE, **load: object) -> Summary:
+    """Its series are the run's whole lines, histograms included."""
+    runs = host_runs(scenario, **load)  # type: ignore[arg-type]
+    found = summarise(scenario, runs)
     assert found is not None
-    return found
+    return found._replace(series=merged_lines(runs))
 
 
 def test_every_chart_line_has_a_column_as_long_as_the_run() -> None:
@@ -137,8 +140,7 @@ def test_without_anybodys_last_word_there_is_no_drain() -> None:
 
 def test_warm_up_is_a_phase_of_its_own() -> None:
     warm = SMOKE.model_copy(update={"warm_up_s": 3})
-    found = summarise(warm, host_runs(warm))
-    assert found is not None
+    found = summary(warm)
     parts = phases(warm, stored(found.series), found.total, found.window)
     assert [(part.name, part.from_s, part.to_s) for part in parts] == [
         ("Ramp-up", 0, 2),
@@ -150,6 +152,5 @@ def test_warm_up_is_a_phase_of_its_own() -> None:
 
 def test_without_a_window_everything_is_ramp_up() -> None:
     partial = SMOKE.model_copy(update={"ramp_up_s": 20.0})
-    found = summarise(partial, host_runs(partial))
-    assert found is not None
+    found = summary(partial)
     assert [part.name for part in phases(partial, stored(found.series), found.total, None)] == ["Ramp-up", "Drain"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from wsnode.core.histogram import nearest_rank
 from wsnode.core.merge import broken_identities
-from wsnode.core.protocol import Second
+from wsnode.core.protocol import HostSecond
 from wsnode.core.result import (
     NOT_JUDGED,
     Evidence,
@@ -205,17 +205,18 @@ def _connects_due(summary: Summary, second: int) -> int:
 def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
     for host in hosts:
         opens, closes = summary.window or (0, len(host.series))
-        lines = host.series[opens:closes]
+        # Only this part of each line: all lines of a long run at once would take gigabytes.
+        lines = [host.series[second].host for second in range(opens, min(closes, len(host.series)))]
         if not lines:
             continue
-        before = host.series[opens - 1] if opens else None
+        before = host.series[opens - 1].host if opens else None
         share = _over(lines, before, WORKER_CPU_SUSPECT)
         graver = _over(lines, before, WORKER_CPU_INVALID)
         if graver > WORKER_CPU_SECONDS:
             yield Reason("invalid", _busy(host.name, WORKER_CPU_INVALID, graver))
         elif share > WORKER_CPU_SECONDS:
             yield Reason("suspect", _busy(host.name, WORKER_CPU_SUSPECT, share))
-        end, begin = lines[-1].host, before.host if before else None
+        end, begin = lines[-1], before
         core_s = end.core_s - (begin.core_s if begin else 0)
         stolen_s = end.steal_s + end.throttled_s - (begin.steal_s + begin.throttled_s if begin else 0)
         ratio = round(stolen_s / core_s, 9) if core_s > 0 else 0.0
@@ -228,10 +229,10 @@ def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
             )
 
 
-def _over(lines: Sequence[Second], before: Second | None, limit: float) -> float:
+def _over(lines: Sequence[HostSecond], before: HostSecond | None, limit: float) -> float:
     """Largest share of seconds, over a host's workers, in which one worker used more than `limit` CPU s per s."""
-    begin = before.host.worker_cpu_s if before else (0.0,) * len(lines[0].host.worker_cpu_s)
-    cumulative = [begin, *(line.host.worker_cpu_s for line in lines)]
+    begin = before.worker_cpu_s if before else (0.0,) * len(lines[0].worker_cpu_s)
+    cumulative = [begin, *(line.worker_cpu_s for line in lines)]
     workers = range(min(len(cpu) for cpu in cumulative))
     return max(
         # To the microsecond: differences of sums of floats carry noise.

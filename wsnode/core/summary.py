@@ -33,7 +33,8 @@ class Summary(NamedTuple):
 
     scenario: Scenario
     series: list[Second]
-    """Merged cumulative lines, as far as all hosts have them."""
+    """Merged cumulative lines, as far as all hosts have them. Without their histograms, which of a long run would take
+    gigabytes."""
     total: Second
     """The whole run, drain included."""
     window: tuple[int, int] | None
@@ -150,11 +151,18 @@ def summarise(scenario: Scenario, hosts: Sequence[HostRun]) -> Summary | None:
     last = max(total.second for _, total in counted)
     total = merge.merge([total.model_copy(update={"second": last}) for _, total in counted])
     common = min(len(lines) for lines, _ in counted)
-    series = [merge.merge([lines[second] for lines, _ in counted]) for second in range(common)]
+
+    def merged(second: int) -> Second:
+        return merge.merge([lines[second] for lines, _ in counted])
+
+    series = [
+        merge.merge([lines[second].model_copy(update={"histograms": {}}) for lines, _ in counted])
+        for second in range(common)
+    ]
     opens, closes = scenario.window_open_s, min(scenario.duration_s, common)
     window = (opens, closes) if closes > opens else None
     measured = total
     if window is not None:
-        measured = merge.since(series[closes - 1], series[opens - 1])
+        measured = merge.since(merged(closes - 1), merged(opens - 1))
     peak = max((line.counters.connections_open for line in series), default=None)
     return Summary(scenario, series, total, window, measured, peak)
