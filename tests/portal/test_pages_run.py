@@ -12,6 +12,7 @@ import zstandard
 from django.test import Client
 
 from portal.accounts.models import User
+from portal.runs import series
 from portal.runs.models import Environment, EvidenceRow, Run
 from portal.runs.states import State
 from tests.portal.factories import (
@@ -169,6 +170,20 @@ def test_the_series_come_in_parts_that_join(browser: Client, running: Run) -> No
     assert set(map(len, parts[1].values())) == {0}
     assert (whole["window"], whole["until"], whole["over"]) == ([2, 12], 12, False)
     assert browser.get(address, {"after": "soon"}).status_code == 404
+
+
+def test_a_long_stretch_comes_in_longer_points_of_the_same_sum(
+    browser: Client, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"/runs/{running.pk}/series.json"
+    whole = browser.get(address).json()["columns"]
+    monkeypatch.setattr(series, "MOST_POINTS", 3)
+    long = browser.get(address).json()["columns"]
+    assert long["second"] == [3, 6]
+    assert long["answered"][1] == pytest.approx(sum(whole["answered"][3:6]) / 3)
+    assert long["open"] == [whole["open"][2], whole["open"][5]]
+    rest = browser.get(address, {"after": 6}).json()["columns"]
+    assert rest == {key: column[6:] for key, column in whole.items()}
 
 
 def test_a_cancel_is_asked_for_once_and_shown(browser: Client, running: Run) -> None:
