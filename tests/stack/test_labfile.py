@@ -8,6 +8,7 @@ import pytest
 
 from portal.labs.lab import load_lab
 from stack import inventory, labfile, packages
+from stack.paths import ROOT
 from stack.services import Lab
 
 
@@ -81,6 +82,16 @@ def test_prometheus_accepts_what_it_is_given(lab: Lab, state: Path) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_prometheus_has_the_projects_rules_and_none_of_before(lab: Lab, state: Path) -> None:
+    rules = state / "prometheus" / "rules"
+    rules.mkdir(parents=True)
+    (rules / "gone.yml").write_text("groups: []\n")
+    write(lab)
+    made = {file.name: file.read_text() for file in rules.iterdir()}
+    assert made == {file.name: file.read_text() for file in (ROOT / "prometheus" / "rules").glob("*.yml")}
+    assert len(made) >= 6
 
 
 def test_a_port_of_the_inventory_that_is_none_is_named(own_ports: Path) -> None:
