@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from importlib import import_module
 
 from wsnode import __version__
 
+BROKEN_PIPE, INTERRUPTED = 141, 130
+"""Exit codes, as a shell shows them for SIGPIPE and SIGINT."""
 EXAMPLES = """\
 examples:
   wsnode serve --port 3000                       serve ws://127.0.0.1:3000/echo, metrics on port 9091
@@ -58,5 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(line)
-    code: int = arguments.run(arguments)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.wsnode.peers import ROOT, peer
+from wsnode.core.histogram import Histogram
+from wsnode.core.protocol import Counters, Second
 from wsnode.core.result import read_result
+from wsnode.load.cli import Kept
 
 SMALL = ["--clients", "10", "--interval", "50", "--ramp-up", "0", "--duration", "2", "--rate", "1000"]
 
@@ -127,3 +130,32 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
     done = wsnode("report", str(path))
     assert done.returncode == 2
     assert "schema_version 99" in done.stderr
+
+
+def test_a_reader_that_goes_away_neither_stops_a_load_nor_shows_a_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with peer("echo") as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wsnode", "load", server.url, *SMALL[:-4], "--duration", "60", "--json", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("10/60 s")
+            process.stdout.close()
+            process.send_signal(signal.SIGTERM)  # which it says, to nobody
+            assert process.wait(20) == 141
+        finally:
+            process.kill()
+    assert read_result(json.loads(path.read_text())).counters.messages_received > 1000
+
+
+def test_only_the_windows_edges_keep_their_histograms() -> None:
+    kept = Kept(2)
+    for number in range(1, 7):
+        kept.append(Second(second=number, counters=Counters(), histograms={"handshake": Histogram.of([number])}))
+    assert [line.second for line in kept.lines if line.histograms] == [2, 6]
+    assert [line.second for line in kept.lines] == [1, 2, 3, 4, 5, 6]

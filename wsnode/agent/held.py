@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from wsnode.agent.meter import Meter
 from wsnode.agent.store import Record, StoreError
 from wsnode.core.protocol import Ended, HostResult, Live, LoadState, ProtocolError, Second, encode
 from wsnode.core.scenario import Plan
 from wsnode.load.load import Load, LoadEnd
+from wsnode.meter import Meter
 
 log = logging.getLogger("wsnode.agent")
 

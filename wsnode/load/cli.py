@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from wsnode.exposition import Exposition
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
 from wsnode.load.ports import SourcePorts
 from wsnode.load.report import FOREVER_S, duration, exit_code, rate, render
-from wsnode.meter import HostMeter
+from wsnode.meter import Meter
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
@@ -190,13 +191,16 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
             raise UsageError(f"--metrics-port {arguments.metrics_port}: {error.strerror}") from error
         print(f"metrics     http://127.0.0.1:{port}/metrics", file=sys.stderr)
     progress = Progress(scenario, enabled=not arguments.quiet, until_stopped=scenario.duration_s == FOREVER_S)
-    meter = HostMeter()
-    series: list[Second] = []
-
-    def keep(second: Second) -> None:
-        series.append(second.model_copy(update={"host": meter.read(second.host)}))
-
-    load = Load(plan, workers, table=table, address=address, on_second=keep, on_live=progress.show)
+    meter = Meter()
+    series = Kept(scenario.window_open_s)
+    load = Load(
+        plan,
+        workers,
+        table=table,
+        address=address,
+        on_second=lambda second: series.append(meter.add_to(second)),
+        on_live=progress.show,
+    )
     begin = environment()
     await load.prepare()
     run_id = f"cli-{secrets.token_hex(5)}"
@@ -204,18 +208,35 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
     exposition.watch("source_ports", SourcePorts(table, str(address[1][0])).ratio)
     start_mono_ns = time.monotonic_ns() + LEAD_NS
     started = datetime.fromtimestamp((time.time_ns() + LEAD_NS) / 1e9, UTC)
-    meter.start(start_mono_ns)
     load.go(start_mono_ns)
+    metering = asyncio.create_task(meter.run(start_mono_ns))
     stopping = _stop_on_signals(load, progress)
     try:
         end = await load.wait()
     finally:
+        metering.cancel()
         await load.kill()
         exposition.close()
     progress.clear()
     if stopping:
         await asyncio.gather(*stopping)
-    return _result(run_id, scenario, plan, series, end, started, begin, subject, workers)
+    if end.final is not None:
+        end = end._replace(final=meter.add_to_final(end.final))
+    return _result(run_id, scenario, plan, series.lines, end, started, begin, subject, workers)
+
+
+class Kept:
+    """A load's lines, of which only the window's edges keep their histograms: it may go on for days."""
+
+    def __init__(self, opens: int) -> None:
+        self.lines: list[Second] = []
+        self._opens = opens
+
+    def append(self, second: Second) -> None:
+        """Keep the next line."""
+        if self.lines and (last := self.lines[-1]).second != self._opens:
+            self.lines[-1] = last.model_copy(update={"histograms": {}})
+        self.lines.append(second)
 
 
 def _stop_on_signals(load: Load, progress: Progress) -> list[asyncio.Task[None]]:
@@ -305,14 +326,19 @@ class Progress:
             f"{live.second}{self._until} s  {phase}  connections {live.connections_open:,}  sent {rate(sent)}  "
             f"answered {rate(received)}  p99 {duration(None if p99 is None else p99 / 1e9)}  errors {live.errors:,}"
         )
-        print(f"\r\033[K{line}" if self._tty else line, end="" if self._tty else "\n", file=sys.stderr, flush=True)
+        self._print(f"\r\033[K{line}" if self._tty else f"{line}\n")
 
     def say(self, text: str) -> None:
         """A line of its own."""
         self.clear()
-        print(text, file=sys.stderr, flush=True)
+        self._print(f"{text}\n")
 
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._tty and self._enabled:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._print("\r\033[K")
+
+    def _print(self, text: str) -> None:
+        # Nobody may be reading any more (`2>&1 | head`): the load goes on.
+        with suppress(OSError):
+            print(text, end="", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from wsnode.core.scenario import Plan
 from wsnode.telemetry import SharedTable
 from wsnode.wakefulness import CpuLatencyHold
 from wsnode.workers import Worker, WorkerError, WorkerPool, worker_count
+
+log = logging.getLogger("wsnode.load")
 
 STOP_MARGIN_S = 15.0
 """Beyond its drain, how long a stopped worker may take to close its connections and report."""
@@ -203,6 +206,15 @@ class Load:
         return self._pool
 
     def _on_message(self, worker: Worker, message: dict[str, Any]) -> None:
+        try:
+            self._take(worker, message)
+        except Exception as error:
+            # Whoever waits for the end must not wait for ever.
+            log.exception("a message of load worker %d", worker.number)
+            self._interrupted = self._interrupted or f"what load worker {worker.number} said was not taken: {error!r}"
+            self._ended.set()
+
+    def _take(self, worker: Worker, message: dict[str, Any]) -> None:
         part = self._parts[worker.number]
         if "line" in message:
             second = part.second(message["line"])

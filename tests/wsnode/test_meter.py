@@ -8,9 +8,8 @@ import time
 import pytest
 
 from tests.wsnode.agents import eventually, run, second
-from wsnode import environment
-from wsnode.agent import meter
-from wsnode.agent.meter import Meter
+from wsnode import environment, meter
+from wsnode.meter import Meter
 
 STAT = "cpu  1 2 3 4 5 6 7 {} 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\nintr 5\n"
 
