@@ -154,8 +154,12 @@ def _notes(outcome: Outcome, watched: Watched) -> Iterator[str]:
 
 
 def _bound(host: HostOutcome) -> float | None:
-    bounds = [reading.bound_s for reading in (host.clock_begin, host.clock_end) if reading is not None]
-    return max(bounds, default=None)
+    """How well the offset at begin is known of the moment of the start: a clock that has moved since, by drift or by a
+    step, may have done so before."""
+    readings = [reading for reading in (host.clock_begin, host.clock_end) if reading is not None]
+    if not readings:
+        return None
+    return max(reading.bound_s for reading in readings) + abs(readings[-1].offset_s - readings[0].offset_s)
 
 
 def _host_row(host: HostOutcome) -> Host:
