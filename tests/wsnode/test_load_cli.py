@@ -48,6 +48,14 @@ def test_a_load_prints_a_summary_and_writes_the_result(tmp_path: Path) -> None:
     assert json.loads(wsnode("report", "--json", str(path)).stdout) == json.loads(path.read_text())
 
 
+def test_a_result_that_cannot_be_written_is_still_shown(tmp_path: Path) -> None:
+    with peer("echo") as server:
+        done = wsnode("load", server.url, *SMALL, "--json", str(tmp_path))
+    assert done.returncode == 2
+    assert "Response time" in done.stdout
+    assert done.stderr.splitlines()[-1] == f"wsnode load: --json {tmp_path}: Is a directory; the result is shown only"
+
+
 def test_the_seeds_spellings_and_a_scenario_file_are_understood(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nclients: 500\nduration_s: 2\n")
@@ -73,7 +81,8 @@ def test_the_seeds_spellings_and_a_scenario_file_are_understood(tmp_path: Path) 
         (["--duration", "5", "--rate", "1"], "no measured window: 1,000 clients"),
         (["--subject", "x"], "--subject 'x': expected NAME@VERSION"),
         (["--scenario", "/nowhere.yaml"], "--scenario /nowhere.yaml: No such file or directory"),
-        (["--workers", "0"], "--workers 0: expected 1 or more"),
+        (["--workers", "0"], "--workers 0: expected 1 to 256"),
+        (["--workers", "257"], "--workers 257: expected 1 to 256"),
         (["--clients", "many"], "'many' is not a whole number"),
     ],
 )

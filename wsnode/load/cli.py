@@ -148,8 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         scenario = scenario_of(arguments)
         subject = _subject(arguments.subject)
-        if arguments.workers is not None and arguments.workers < 1:
-            raise UsageError(f"--workers {arguments.workers}: expected 1 or more")
+        if arguments.workers is not None and not 1 <= arguments.workers <= MAX_SLOTS:
+            raise UsageError(f"--workers {arguments.workers}: expected 1 to {MAX_SLOTS}")
         if arguments.json is not None and str(arguments.json) != "-" and not arguments.json.absolute().parent.is_dir():
             raise UsageError(f"--json {arguments.json}: no such directory")
         result = uvloop.run(_carry_out(arguments, scenario, subject))
@@ -157,13 +157,20 @@ def run(arguments: argparse.Namespace) -> int:
         for line in str(error).splitlines():
             print(f"wsnode load: {line}", file=sys.stderr)
         return 2
+    unwritten = None
     if arguments.json is not None:
         text = result.model_dump_json(indent=2) + "\n"
         if str(arguments.json) == "-":
             print(text, end="")
         else:
-            arguments.json.write_text(text, encoding="utf-8")
+            try:
+                arguments.json.write_text(text, encoding="utf-8")
+            except OSError as error:
+                unwritten = f"--json {arguments.json}: {error.strerror}; the result is shown only"
     print(render(result), file=sys.stderr if str(arguments.json) == "-" else sys.stdout)
+    if unwritten is not None:
+        print(f"wsnode load: {unwritten}", file=sys.stderr)
+        return 2
     return exit_code(result, arguments.strict)
 
 

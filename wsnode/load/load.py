@@ -16,7 +16,7 @@ from wsnode.core.merge import merge
 from wsnode.core.protocol import Counters, HostSecond, Live, Second
 from wsnode.core.result import latency
 from wsnode.core.scenario import Plan
-from wsnode.telemetry import SharedTable
+from wsnode.telemetry import MAX_SLOTS, SharedTable
 from wsnode.wakefulness import CpuLatencyHold
 from wsnode.workers import Worker, WorkerError, WorkerPool, worker_count
 
@@ -137,6 +137,8 @@ class Load:
         """
         if self.plan.count < 1:
             raise LoadError("the plan has no clients for this host")
+        if self.workers > MAX_SLOTS:
+            raise LoadError(f"{self.workers:,} workers are wanted, the most is {MAX_SLOTS}: raise the open-file limit")
         address = self._address or await resolve(self.plan.url)
         plans = self.plan.divide_among(self.workers)
         self._pool = WorkerPool(
