@@ -13,7 +13,7 @@ from stack.ports import HOST
 from stack.record import write_json
 from stack.services import Lab
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def machine() -> str:

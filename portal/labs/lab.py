@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$", max_length=500)]
 WsUrl = Annotated[str, Field(pattern=r"^wss?://[^\s/]+\S*$", max_length=500)]
 ScrapeJob = Literal["wsnode-server", "wsnode-agent", "node"]
+Text = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,98}[!-~])?$")]
+"""One line of ASCII, without blanks at its ends."""
+Sysctl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*([./][A-Za-z0-9_-]+)+$", max_length=128)]
 
 
 class LabError(ValueError):
@@ -27,7 +31,38 @@ class LabError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class HostFacts(_Part):
+    """What the inventory's export saw of a host; each is None where it was not seen."""
+
+    distribution: Text | None = None
+    """With its version: `Debian 13.1`."""
+    kernel: Text | None = None
+    architecture: Text | None = None
+    cpu_count: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 60)] | None = None
+    python: Text | None = None
+    """Version of the interpreter that wsnode runs on."""
+    virtualization: Text | None = None
+    """As systemd names it: `kvm`, `systemd-nspawn`, `none` on bare metal."""
+    wsnode: Text | None = None
+    """Its version there."""
+    open_files: Annotated[int, Field(ge=1, le=1 << 60)] | None = None
+    """Descriptors that one process of the service may have, as in force."""
+    tuning_profile: Literal["baseline", "tuned"] | None = None
+    tuned: Annotated[dict[Sysctl, Text], Field(max_length=200)] = {}
+    """Values in force of the sysctls that the profile is about; several numbers are parted by one blank."""
+    provisioned_at: AwareDatetime | None = None
+    """In UTC."""
+
+    @field_validator("provisioned_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.utcoffset() != timedelta(0):
+            raise ValueError("wanted UTC, such as 2026-11-24T08:20:00Z")
+        return value
 
 
 class LabHost(_Part):
@@ -48,6 +83,8 @@ class LabHost(_Part):
     metrics_ports: dict[ScrapeJob, Port] = {}
     ws_url: WsUrl | None = None
     """Where a server takes connections; a behaviour's path is appended."""
+    facts: HostFacts | None = None
+    """None: nobody looked, as in the embedded stack."""
 
 
 class Target(_Part):
@@ -60,7 +97,7 @@ class Target(_Part):
 class Lab(_Part):
     """A lab: hosts on one physical machine or several, and where its monitoring answers."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     lab: Name
     machine: Name
     """What the physical machine is called: one run at a time is active on it."""
@@ -105,9 +142,10 @@ def load_lab(file: Path) -> Lab:
     Raises:
         LabError: it is missing, no JSON, of another schema version, or a value in it is wrong.
     """
-    repair = "start the stack (./wslab up) or export the inventory (playbooks/export_lab), or set WSLAB_LAB"
+    repair = "start the stack (./wslab up) or export the inventory (playbooks/export_lab.yml), or set WSLAB_LAB"
     try:
-        data = json.loads(file.read_bytes())
+        content = file.read_bytes()
+        data = json.loads(content)
     except OSError as error:
         raise LabError(f"{file}: {error.strerror}; {repair}") from error
     except ValueError as error:
@@ -116,7 +154,7 @@ def load_lab(file: Path) -> Lab:
     if version != SCHEMA_VERSION:
         raise LabError(f"{file}: schema_version is {version!r}, wanted {SCHEMA_VERSION}; {repair}")
     try:
-        return Lab.model_validate(data)
+        return Lab.model_validate_json(content)
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"]

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).with_name("lab.json")
 def test_the_golden_file_is_read_and_written_without_loss() -> None:
     lab = load_lab(GOLDEN)
     assert lab.model_dump(mode="json") == json.loads(GOLDEN.read_text())
-    assert lab.schema_version == SCHEMA_VERSION == 1
+    assert lab.schema_version == SCHEMA_VERSION == 2
     assert lab.server.name == "server"
     assert [host.name for host in lab.load_generators] == ["load-1"]
     assert lab.run_url("echo") == "ws://198.18.0.11:3000/echo"
@@ -30,8 +30,22 @@ def test_the_schemas_fields_are_those_of_the_design() -> None:
     }  # fmt: skip
     assert set(schema["$defs"]["LabHost"]["properties"]) == {
         "name", "role", "transport", "address", "port", "user", "host_keys", "proxy_jump", "socket", "metrics_ports",
-        "ws_url",
+        "ws_url", "facts",
     }  # fmt: skip
+    assert set(schema["$defs"]["HostFacts"]["properties"]) == {
+        "distribution", "kernel", "architecture", "cpu_count", "memory_bytes", "python", "virtualization", "wsnode",
+        "open_files", "tuning_profile", "tuned", "provisioned_at",
+    }  # fmt: skip
+
+
+def test_what_nobody_saw_of_a_host_may_be_left_out() -> None:
+    data = json.loads(GOLDEN.read_text())
+    data["hosts"][0]["facts"] = {"kernel": "6.12.41", "tuned": {}}
+    del data["hosts"][1]["facts"]
+    server, load = Lab.model_validate_json(json.dumps(data)).hosts
+    assert load.facts is None
+    assert server.facts is not None
+    assert (server.facts.kernel, server.facts.cpu_count, server.facts.provisioned_at) == ("6.12.41", None, None)
 
 
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
@@ -48,11 +62,24 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (_set("schema_version", 2), "schema_version is 2, wanted 1"),
+        (_set("schema_version", 1), "schema_version is 1, wanted 2"),
         (_set("machine", "../evil"), "machine: String should match pattern"),
         (_set("hosts.0.role", "proxy"), "hosts.0.role: Input should be 'server' or 'load_generator'"),
         (_set("hosts.0.password", "x"), "hosts.0.password: Extra inputs are not permitted"),
         (_set("hosts.0.metrics_ports", {"node": 70000}), "less than or equal to 65535"),
+        (_set("hosts.0.port", "22"), "hosts.0.port: Input should be a valid integer"),
+        (_set("hosts.0.facts.ansible_env", {}), "hosts.0.facts.ansible_env: Extra inputs are not permitted"),
+        (_set("hosts.0.facts.cpu_count", "8"), "hosts.0.facts.cpu_count: Input should be a valid integer"),
+        (_set("hosts.0.facts.cpu_count", True), "hosts.0.facts.cpu_count: Input should be a valid integer"),
+        (_set("hosts.0.facts.memory_bytes", 0), "hosts.0.facts.memory_bytes: Input should be greater than or equal"),
+        (_set("hosts.0.facts.kernel", "6.12\nx"), "hosts.0.facts.kernel: String should match pattern"),
+        (_set("hosts.0.facts.kernel", "6" * 101), "hosts.0.facts.kernel: String should match pattern"),
+        (_set("hosts.0.facts.tuning_profile", "fast"), "tuning_profile: Input should be 'baseline' or 'tuned'"),
+        (_set("hosts.0.facts.tuned", {"net.core.somaxconn": 65535}), "net.core.somaxconn: Input should be a valid str"),
+        (_set("hosts.0.facts.tuned", {"somaxconn": "1"}), "String should match pattern"),
+        (_set("hosts.0.facts.tuned", {f"a.b{n}": "1" for n in range(201)}), "at most 200 items"),
+        (_set("hosts.0.facts.provisioned_at", "2026-11-24T08:20:00"), "provisioned_at: Input should have timezone"),
+        (_set("hosts.0.facts.provisioned_at", "2026-11-24T08:20:00+01:00"), "wanted UTC, such as 2026-11-24T08:20:00Z"),
         (_set("hosts.0.socket", "agent.sock"), "hosts.0.socket: String should match pattern '^/'"),
         (_set("hosts.0.ws_url", None), "hosts: the server server has no ws_url"),
         (_set("hosts.1.role", "server"), "hosts: 2 with the role server, wanted exactly one"),
@@ -80,7 +107,7 @@ def test_a_wrong_value_is_named_with_the_file(
         (None, "No such file or directory; start the stack (./wslab up) or export the inventory"),
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[]", "schema_version is None, wanted 1"),
+        (b"[]", "schema_version is None, wanted 2"),
     ],
 )
 def test_a_file_that_is_missing_or_no_lab_says_how_to_get_one(
