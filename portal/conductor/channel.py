@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portal.conductor.job import JobHost
-from portal.conductor.transport import LineTooLong, Pipe, Transport
+from portal.conductor.transport import LineTooLong, Pipe, Transport, Untrusted
 from wsnode.core import protocol
 from wsnode.core.protocol import PROTOCOL, Answer, Hello, ProtocolError, Refusal, RefusalCode
 
@@ -66,7 +66,10 @@ class Channel:
             Unreachable, Broken: there is no way, or nobody at its end.
             BadAgent: whoever answers is not an agent that this conductor can speak with.
         """
-        pipe = await transport.open(host)
+        try:
+            pipe = await transport.open(host)
+        except Untrusted as error:
+            raise BadAgent(str(error)) from error
         try:
             return cls(pipe, await _hello(pipe))
         except BaseException as error:

@@ -17,6 +17,19 @@ from wsnode.core.summary import HostRun
 
 
 @dataclass(frozen=True)
+class SshLogin:
+    """Where to log in, as whom, and who has to answer there."""
+
+    address: str
+    user: str
+    port: int = 22
+    host_keys: Sequence[str] = ()
+    """OpenSSH public keys, any of which it may show."""
+    jump: SshLogin | None = None
+    """The host over which the way leads."""
+
+
+@dataclass(frozen=True)
 class JobHost:
     """A lab host that takes part; the fields of `lab.json` that the conductor needs."""
 
@@ -26,6 +39,8 @@ class JobHost:
     socket: str
     plan: Plan | None
     """None for a server: it is observed only."""
+    login: SshLogin | None = None
+    """For the transport `ssh`."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class Unreachable(Exception):
     """No pipe could be opened. The message says why, without the host's name."""
 
 
+class Untrusted(Exception):
+    """Whoever answers must not be spoken with. The message says who was wanted and who was found."""
+
+
 class LineTooLong(Exception):
     """The other side sent more than `MAX_LINE_BYTES` without a line's end."""
 
@@ -50,7 +54,7 @@ class Transport(Protocol):
     """Opens pipes of one kind."""
 
     async def open(self, host: JobHost) -> Pipe:
-        """A new way to the host's agent; the agent's hello may still fail to come. Raises Unreachable."""
+        """A new way to the host's agent; the agent's hello may still fail to come. Raises Unreachable, Untrusted."""
 
 
 class LocalPipe:

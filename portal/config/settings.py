@@ -21,6 +21,8 @@ GRAFANA_URL = environ.url("GRAFANA_URL", ("http", "https"))
 """Overrides that of `lab.json`."""
 LAB_FILE = Path(environ.text("WSLAB_LAB") or STATE / "lab.json")
 SCENARIOS = ROOT / "scenarios"
+SSH_KEY = Path(environ.text("WSLAB_SSH_KEY") or STATE / "ssh" / "id_ed25519")
+"""The conductor's own private key, for labs that are reached by SSH."""
 LEASE_S = 20.0
 """A conductor that has not renewed its lease for this long is taken for dead."""
 HEARTBEAT_S = 5.0

@@ -77,7 +77,8 @@ class LabHost(_Part):
     user: str | None = None
     host_keys: tuple[str, ...] = ()
     """OpenSSH public keys, verified at enrolment."""
-    proxy_jump: str | None = None
+    proxy_jump: Name | None = None
+    """Name of the jump host over which SSH leads."""
     socket: Annotated[str, Field(pattern=r"^/")]
     """The agent's Unix socket on that host."""
     metrics_ports: dict[ScrapeJob, Port] = {}
@@ -85,6 +86,17 @@ class LabHost(_Part):
     """Where a server takes connections; a behaviour's path is appended."""
     facts: HostFacts | None = None
     """None: nobody looked, as in the embedded stack."""
+
+
+class JumpHost(_Part):
+    """A host that SSH leads over, and no more: the conductor's key may forward there, not log in to a shell."""
+
+    name: Name
+    address: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Port = 22
+    user: Annotated[str, Field(min_length=1, max_length=64)]
+    host_keys: tuple[str, ...]
+    """As of a host."""
 
 
 class Target(_Part):
@@ -102,6 +114,7 @@ class Lab(_Part):
     machine: Name
     """What the physical machine is called: one run at a time is active on it."""
     hosts: Annotated[tuple[LabHost, ...], Field(min_length=1)]
+    jump_hosts: tuple[JumpHost, ...] = ()
     targets: tuple[Target, ...] = ()
     prometheus_url: HttpUrl | None = None
     grafana_url: HttpUrl | None = None
@@ -118,6 +131,12 @@ class Lab(_Part):
             raise ValueError(f"hosts: the server {servers[0].name} has no ws_url, such as ws://127.0.0.1:3000")
         if not self.load_generators:
             raise ValueError("hosts: none with the role load_generator, wanted at least one")
+        jumps = {jump.name for jump in self.jump_hosts}
+        for host in self.hosts:
+            if host.proxy_jump is not None and host.proxy_jump not in jumps:
+                raise ValueError(f"hosts: {host.name} is reached over {host.proxy_jump!r}, which is not in jump_hosts")
+            if host.transport == "ssh" and not host.user:
+                raise ValueError(f"hosts: {host.name} is reached by ssh and has no user to log in as")
         return self
 
     @property
@@ -129,6 +148,10 @@ class Lab(_Part):
     def load_generators(self) -> tuple[LabHost, ...]:
         """In the order in which clients are dealt to them."""
         return tuple(host for host in self.hosts if host.role == "load_generator")
+
+    def jump_host(self, name: str) -> JumpHost:
+        """The jump host of a name that a host's `proxy_jump` has."""
+        return next(jump for jump in self.jump_hosts if jump.name == name)
 
     def run_url(self, behaviour: str) -> str:
         """Where the clients of a scenario connect to."""

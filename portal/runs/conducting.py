@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.utils import timezone
 
 from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
+from portal.conductor.transport import Transport
 from portal.labs.lab import Lab
 from portal.monitoring.evidence import missing_targets
 from portal.monitoring.prometheus import PrometheusError
@@ -96,7 +97,7 @@ class Conducting:
         # Late: the web processes, which import the tasks to wake them, need no SSH.
         from portal.conductor import conduct as conductor
 
-        return asyncio.run(conductor.conduct(self._job, self._events.put, self._control))
+        return asyncio.run(conductor.conduct(self._job, self._events.put, self._control, _transports()))
 
     def _unwatched(self) -> list[str]:
         """What Prometheus does not see of this run's hosts: a warning each."""
@@ -214,7 +215,7 @@ class Conducting:
     async def _acknowledge(self) -> Sequence[str]:
         from portal.conductor import conduct as conductor
 
-        return await conductor.acknowledge(self._job, ACKNOWLEDGE_S) or ()
+        return await conductor.acknowledge(self._job, ACKNOWLEDGE_S, _transports()) or ()
 
     def _end(self, state: State, reason: str) -> None:
         def work() -> None:
@@ -241,6 +242,13 @@ class Conducting:
             ended_at=time.time(),
             patience_s=settings.SCRAPE_PATIENCE_S,
         )
+
+
+def _transports() -> Mapping[str, Transport]:
+    from portal.conductor.ssh import SshTransport
+    from portal.conductor.transport import TRANSPORTS
+
+    return {**TRANSPORTS, "ssh": SshTransport(settings.SSH_KEY)}
 
 
 def _written(run: Run, events: Sequence[Event], lease: timedelta) -> Run:

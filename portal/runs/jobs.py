@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from portal.conductor.job import Job, JobHost
+from portal.conductor.job import Job, JobHost, SshLogin
 from portal.labs.lab import Lab, LabHost
 from portal.monitoring.evidence import Target
 from portal.runs.models import Run
@@ -18,6 +18,7 @@ class NoJob(ValueError):
     """A run that this lab cannot carry out, or not go on with. The message says why."""
 
 
+SSH_PORT = 22
 _STAGES: dict[str, Literal["preflight", "preparing", "running", "collecting"]] = {
     State.PREFLIGHT: "preflight",
     State.PREPARING: "preparing",
@@ -43,8 +44,8 @@ def job_of(run: Run, lab: Lab) -> Job:
     except ValidationError as error:
         raise NoJob(f"this version cannot carry out its scenario: {'; '.join(error_lines(error))}") from error
     plans = Plan.divide(scenario, lab.run_url(scenario.behaviour), len(run.generators))
-    hosts = [_host(lab.server, None)]
-    hosts += [_host(by_name[name], plan) for name, plan in zip(run.generators, plans, strict=True)]
+    hosts = [_host(lab, lab.server, None)]
+    hosts += [_host(lab, by_name[name], plan) for name, plan in zip(run.generators, plans, strict=True)]
     return Job(
         run_id=run.pk,
         epoch=run.epoch,
@@ -56,8 +57,19 @@ def job_of(run: Run, lab: Lab) -> Job:
     )
 
 
-def _host(host: LabHost, plan: Plan | None) -> JobHost:
-    return JobHost(name=host.name, role=host.role, transport=host.transport, socket=host.socket, plan=plan)
+def _host(lab: Lab, host: LabHost, plan: Plan | None) -> JobHost:
+    return JobHost(host.name, host.role, host.transport, host.socket, plan, _login(lab, host))
+
+
+def _login(lab: Lab, host: LabHost) -> SshLogin | None:
+    if host.transport != "ssh":
+        return None
+    assert host.user is not None
+    jump = None
+    if host.proxy_jump is not None:
+        over = lab.jump_host(host.proxy_jump)
+        jump = SshLogin(over.address, over.user, over.port, over.host_keys)
+    return SshLogin(host.address, host.user, host.port or SSH_PORT, host.host_keys, jump)
 
 
 def targets_of(run: Run, lab: Lab) -> list[Target]:

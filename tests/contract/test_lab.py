@@ -26,12 +26,13 @@ def test_the_golden_file_is_read_and_written_without_loss() -> None:
 def test_the_schemas_fields_are_those_of_the_design() -> None:
     schema = Lab.model_json_schema()
     assert set(schema["properties"]) == {
-        "schema_version", "lab", "machine", "hosts", "targets", "prometheus_url", "grafana_url",
+        "schema_version", "lab", "machine", "hosts", "jump_hosts", "targets", "prometheus_url", "grafana_url",
     }  # fmt: skip
     assert set(schema["$defs"]["LabHost"]["properties"]) == {
         "name", "role", "transport", "address", "port", "user", "host_keys", "proxy_jump", "socket", "metrics_ports",
         "ws_url", "facts",
     }  # fmt: skip
+    assert set(schema["$defs"]["JumpHost"]["properties"]) == {"name", "address", "port", "user", "host_keys"}
     assert set(schema["$defs"]["HostFacts"]["properties"]) == {
         "distribution", "kernel", "architecture", "cpu_count", "memory_bytes", "python", "virtualization", "wsnode",
         "open_files", "tuning_profile", "tuned", "provisioned_at",
@@ -82,6 +83,8 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("hosts.0.facts.provisioned_at", "2026-11-24T08:20:00+01:00"), "wanted UTC, such as 2026-11-24T08:20:00Z"),
         (_set("hosts.0.socket", "agent.sock"), "hosts.0.socket: String should match pattern '^/'"),
         (_set("hosts.0.ws_url", None), "hosts: the server server has no ws_url"),
+        (_set("hosts.0.proxy_jump", "other"), "server is reached over 'other', which is not in jump_hosts"),
+        (_set("hosts.0.user", None), "server is reached by ssh and has no user to log in as"),
         (_set("hosts.1.role", "server"), "hosts: 2 with the role server, wanted exactly one"),
         (_set("hosts.1.name", "server"), "hosts: the name 'server' is there twice"),
         (_set("hosts", []), "hosts: Tuple should have at least 1 item"),

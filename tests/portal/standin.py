@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import types
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 
@@ -23,6 +23,7 @@ from portal.conductor.job import (
     Seen,
     Staged,
 )
+from portal.conductor.transport import Transport
 from tests.portal.factories import NOW, STABLE, VOLATILE, host_run
 from wsnode.core.merge import merge
 from wsnode.core.protocol import Live
@@ -43,7 +44,10 @@ class StandIn:
         self.begun = threading.Event()
         self.left = threading.Event()
 
-    async def conduct(self, job: Job, emit: Callable[[Event], None], control: Control) -> Outcome:
+    async def conduct(
+        self, job: Job, emit: Callable[[Event], None], control: Control, transports: Mapping[str, Transport]
+    ) -> Outcome:
+        assert set(transports) == {"local", "ssh"}
         self.jobs.append(job)
         self.begun.set()
         try:
@@ -51,7 +55,7 @@ class StandIn:
         finally:
             self.left.set()
 
-    async def acknowledge(self, job: Job, timeout_s: float) -> list[str]:
+    async def acknowledge(self, job: Job, timeout_s: float, transports: Mapping[str, Transport]) -> list[str]:
         self.acknowledged.append(job)
         return []
 
