@@ -6,11 +6,13 @@ from django.views.generic import RedirectView
 
 from portal.accounts.login import Login
 from portal.config.health import healthz
+from portal.labs.views import lab
 from portal.runs.api import api_urls
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/runs/"), name="home"),
     path("runs/", include("portal.runs.urls")),
+    path("lab/", lab, name="lab"),
     path("accounts/login/", Login.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("api/v1/", api_urls()),

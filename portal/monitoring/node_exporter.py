@@ -53,6 +53,7 @@ NODE_EXPORTER: dict[str, Known] = {
     "node_timex_maxerror_seconds": Known("gauge", "Largest error of the host's clock, by its own estimate."),
     "node_timex_offset_seconds": Known("gauge", "Offset of the host's clock from its reference."),
     "node_timex_sync_status": Known("gauge", "1 where the host's clock is synchronised, by its own word."),
+    "node_uname_info": Known("gauge", "Always 1; its labels name the host's kernel and architecture."),
 }
 
 OF_PROMETHEUS = frozenset({"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"})

@@ -208,6 +208,14 @@ STARTED = "node_eventloop_delay_seconds_count"
 RECEIVED = "websocket_messages_received_total"
 OPENED = "websocket_connections_opened_total"
 
+SCRAPED = f"timestamp({UP})"
+"""When each target was last scraped (s since the epoch), whether or not it answered."""
+KERNEL = selector("node_uname_info", "node", [])
+"""Labels `release` and `machine` say it."""
+_IDLE = selector("node_cpu_seconds_total", "node", [], 'mode="idle"')
+CORES = f"count by (host) ({_IDLE})"
+MEMORY = selector("node_memory_MemTotal_bytes", "node", [])
+
 RUNS_DRAWN = f'max by (run_id) (ws_simulator_run_info{{job="wsnode-agent",{DRAWN_HOSTS}}})'
 """1 for as long as a run's load is prepared or running; for annotations."""
 ALERTS_DRAWN = f'max by (alertname, host) (ALERTS{{alertstate="firing",{DRAWN_HOSTS}}})'

@@ -118,6 +118,9 @@ def history() -> str:
                 labels = f'{node},cpu="{core}",mode="{mode}"'
                 add("node_cpu_seconds_total", "counter", labels, [(n, 900 + scale * share / 2 * n) for n in every])
         add("node_memory_MemAvailable_bytes", "gauge", node, [(n, 8e9 - (1e9 if n == 4 else 0)) for n in every])
+        add("node_memory_MemTotal_bytes", "gauge", node, [(n, scale * (16 << 30)) for n in every])
+        kernel = f'{node},release="6.{scale:g}.9-amd64",machine="x86_64",nodename="box"'
+        add("node_uname_info", "gauge", kernel, [(n, 1.0) for n in every])
         add("node_sockstat_sockets_used", "gauge", node, [(n, float(300 + n)) for n in every])
         add("node_sockstat_TCP_inuse", "gauge", node, [(n, float(200 + n)) for n in every])
         add("node_sockstat_TCP_tw", "gauge", node, [(n, float(100 + n)) for n in every])

@@ -69,7 +69,7 @@ def in_dashboards() -> Iterator[Written]:
 def in_queries() -> Iterator[Written]:
     for query in QUERIES:
         yield Written(f"queries.py: {query.name}", query.what.over_window(["a"], 10, 1))
-    for name in ("UP", "STARTED", "RECEIVED", "OPENED"):
+    for name in ("UP", "STARTED", "RECEIVED", "OPENED", "SCRAPED", "KERNEL", "CORES", "MEMORY"):
         yield Written(f"queries.py: {name}", getattr(queries, name))
 
 

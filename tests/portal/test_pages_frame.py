@@ -86,6 +86,7 @@ def pages(client: Client, ada: User) -> dict[str, Page]:
     addresses = {
         "list": "/runs/",
         "new": "/runs/new",
+        "lab": "/lab/",
         "api": "/runs/api",
         "finished": f"/runs/{done.pk}/",
         "running": f"/runs/{running.pk}/",
@@ -147,7 +148,7 @@ def test_a_write_without_the_token_is_refused_on_a_page_that_explains(ada: User)
 def test_the_nav_says_where_one_is(browser: Client, ada: User) -> None:
     found = pages(browser, ada)
     here = {name: [a.text for a in f.all("nav [aria-current=page]")] for name, f in found.items()}
-    assert (here["list"], here["new"], here["api"]) == (["Runs"], ["New run"], ["API"])
+    assert (here["list"], here["new"], here["lab"], here["api"]) == (["Runs"], ["New run"], ["Lab"], ["API"])
     assert {tuple(here[name]) for name in ("finished", "running", "compare")} == {("Runs",)}
 
 
