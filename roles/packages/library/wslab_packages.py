@@ -7,6 +7,7 @@ then fails, else it installs it), and it cannot tell what came along as a depend
 
 import contextlib
 import os
+import pwd
 import re
 import subprocess
 import time
@@ -65,6 +66,8 @@ purged:
 """
 
 SOURCE_FILE = Path("/etc/apt/sources.list.d/wslab.sources")
+ONLY_OURS = ["-o", f"Dir::Etc::sourcelist={SOURCE_FILE}", "-o", "Dir::Etc::sourceparts=-",
+             "-o", "APT::Get::List-Cleanup=0"]  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_ASIDE = POLICY.with_name("policy-rc.d.before-wslab")
 POLICY_MARK = "# wslab: nothing is started while packages are installed"
@@ -81,7 +84,8 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
 }
 
-NEW, LEFTOVER, GONE = "new", "leftover", "gone"
+NEW, LEFTOVER, GONE, USER = "new", "leftover", "gone", "user"
+INTERRUPTED = ("half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
 
 
 def source_text(uri: str) -> str:
@@ -126,12 +130,8 @@ class Host:
     """
 
     def __init__(self, source: str) -> None:
-        self.options = ["-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "Acquire::Retries=2"]
-        if source:  # the only source: the host's own ones may be out of reach, and then each update waits for them
-            self.options += [
-                "-o", f"Dir::Etc::sourcelist={SOURCE_FILE}", "-o", "Dir::Etc::sourceparts=-",
-                "-o", "APT::Get::List-Cleanup=0",
-            ]  # fmt: skip
+        # The only source: the host's own ones may be out of reach, and then each update would wait for them.
+        self.options = ONLY_OURS if source else []
 
     def run(self, *command: str) -> str:
         """What it said, both streams."""
@@ -152,12 +152,14 @@ class Host:
 
     def apt(self, *arguments: str) -> str:
         """apt-get, restricted to the source."""
-        return self.run("apt-get", "-q", "-y", *self.options, *arguments)
+        general = ["-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "Acquire::Retries=2"]
+        return self.run("apt-get", "-q", "-y", *general, *self.options, *arguments)
 
     def forget_lists(self) -> None:
         """Take away the index files that the source brought."""
         if SOURCE_FILE.exists():
-            for line in self.apt("indextargets", "--format", "$(FILENAME)").splitlines():
+            said = self.run("apt-get", *ONLY_OURS, "indextargets", "--format", "$(FILENAME)")
+            for line in said.splitlines():
                 if line.startswith(f"{LISTS}/"):
                     Path(line).unlink(missing_ok=True)
 
@@ -209,16 +211,14 @@ def missing(names: list[str], packages: list[Package]) -> list[str]:
 
 
 def read_record(path: Path) -> dict[str, str]:
-    """NAME:ARCH -> what became of it."""
+    """NAME:ARCH of a package -> what became of it; NAME of a user -> user."""
     return dict(line.split() for line in read(path).splitlines() if line and not line.startswith("#"))
 
 
 def write_record(path: Path, entries: dict[str, str]) -> None:
     """Readable by root only, as all records of wslab."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    head = (
-        "# wslab: packages that were not here before (new, or a leftover configuration), or were taken away (gone).\n"
-    )
+    head = "# wslab: packages that are new, were a leftover, or had to go (gone), and users that are new.\n"
     write(path, head + "".join(f"{name} {fate}\n" for name, fate in sorted(entries.items())) if entries else "", 0o600)
 
 
@@ -226,7 +226,10 @@ def changes(before: list[Package], after: list[Package]) -> dict[str, str]:
     """What an installation did: NAME:ARCH -> new, leftover or gone."""
     old = {package.full: package for package in before}
     now = {package.full for package in after if package.installed}
-    fates = {name: LEFTOVER if name in old else NEW for name in now if name not in old or not old[name].installed}
+    fates = {}
+    for name in now:
+        if name not in old or not old[name].installed:
+            fates[name] = LEFTOVER if name in old and old[name].status == "config-files" else NEW
     fates.update({name: GONE for name, package in old.items() if package.installed and name not in now})
     return fates
 
@@ -235,11 +238,30 @@ def merged(record: dict[str, str], fates: dict[str, str]) -> dict[str, str]:
     """The record after a further installation; what went and came again is as it was."""
     result = dict(record)
     for name, fate in fates.items():
-        if name in record and (fate == GONE) != (record[name] == GONE):
+        known = record.get(name)
+        if known and (fate == GONE) != (known == GONE):
             del result[name]
-        else:
+        elif not known:
             result[name] = fate
     return result
+
+
+def users() -> set[str]:
+    """The machine's own users, not a directory service's."""
+    return {line.partition(":")[0] for line in read(Path("/etc/passwd")).splitlines()}
+
+
+def remove_users(host: Host, names: list[str]) -> list[str]:
+    """Remove users that packages made (Debian's seldom take theirs along); returns those that had to stay."""
+    kept = []
+    for name in names:
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            try:
+                host.run("userdel", name)
+            except subprocess.CalledProcessError:  # a process of it runs still
+                kept.append(name)
+    return kept
 
 
 def lists_are_old() -> bool:
@@ -271,22 +293,29 @@ def present(module: AnsibleModule) -> None:
         module.exit_json(changed=True, installed=[], purged=[], diff=diff)
     if source or lists_are_old():
         host.apt("update")
-        os.utime(LISTS)
+        if not source:
+            os.utime(LISTS)
+    old_users = users()
     try:
         with nothing_starts():
+            if any(package.status in INTERRUPTED for package in before):
+                host.run("dpkg", "--configure", "-a")
             host.apt(
                 "install", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confdef",
                 "-o", "Dpkg::Options::=--force-confold", *lacking,
             )  # fmt: skip
     finally:  # also where it failed half-way: teardown must know
         after = host.packages()
-        fates = changes(before, after)
+        fates = changes(before, after) | dict.fromkeys(users() - old_users, USER)
         write_record(record, merged(read_record(record), fates))
     still = missing(lacking, after)
     if still:
         module.fail_json(msg=f"apt-get said that all is well, but missing is: {', '.join(still)}")
     module.exit_json(
-        changed=True, installed=sorted(name for name, fate in fates.items() if fate != GONE), purged=[], diff=diff
+        changed=True,
+        installed=sorted(name for name, fate in fates.items() if fate in (NEW, LEFTOVER)),
+        purged=[],
+        diff=diff,
     )
 
 
@@ -298,7 +327,7 @@ def absent(module: AnsibleModule) -> None:
     packages = {package.full: package for package in host.packages()}
     here = sorted(
         name for name, fate in entries.items()
-        if fate != GONE and name in packages and (packages[name].installed or fate == NEW)
+        if fate in (NEW, LEFTOVER) and name in packages and (packages[name].installed or fate == NEW)
     )  # fmt: skip
     gone = sorted(
         name for name, fate in entries.items()
@@ -316,15 +345,16 @@ def absent(module: AnsibleModule) -> None:
         said += host.purge(options, names) if names else ""
     for needed in sorted(set(re.findall(r"^dpkg: dependency problems prevent removal of (\S+):", said, re.MULTILINE))):
         module.warn(f"{needed} stays: something that was installed since needs it")
+    for name in remove_users(host, sorted(name for name, fate in entries.items() if fate == USER)):
+        module.warn(f"the user {name} stays: processes of it run still; fix: userdel {name}")
     if gone:
         try:
             if lists_are_old():
                 host.apt("update")
-            with nothing_starts():
-                host.apt("install", "--no-install-recommends", *gone)
+            host.apt("install", "--no-install-recommends", *gone)
         except subprocess.CalledProcessError:
             module.warn(f"no source has what had to go at installation: {', '.join(gone)}; fix: apt-get install it")
-    Host(old_source).forget_lists()
+    host.forget_lists()
     write(SOURCE_FILE, "", 0o644)
     write_record(record, {})
     with contextlib.suppress(OSError):  # other roles' records may lie there
