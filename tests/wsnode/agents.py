@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -335,7 +336,15 @@ async def local_agent(name: str = "load-1", **options: Any) -> AsyncIterator[Loc
 class AgentProcess:
     """A real `wsnode agent service`."""
 
-    def __init__(self, folder: Path, name: str, *options: str, role: str = "load_generator") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *options: str,
+        role: str = "load_generator",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self.socket = str(folder / f"{name}.sock")
         self.data = folder / name
         self.log = folder / f"{name}.log"
@@ -346,7 +355,9 @@ class AgentProcess:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
+            )
 
     def ready(self) -> AgentProcess:
         """Waits until it answers."""
