@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from stack.apt import Apt, missing_tools
 from stack.paths import state_dir
 
 _TIMEOUT_S = 90.0
@@ -115,9 +115,9 @@ def _writable_cache() -> Path:
 
 def _fetch(debs: list[str]) -> dict[str, str]:
     """Download and unpack; the reason for each package that did not come."""
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            return dict.fromkeys(debs, f"not on PATH, and there is no {tool} to fetch it with")
+    lacking = missing_tools()
+    if lacking:
+        return dict.fromkeys(debs, f"not on PATH, and there is no {lacking[0]} to fetch it with")
     try:
         cache = _writable_cache()
         work = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
@@ -125,7 +125,7 @@ def _fetch(debs: list[str]) -> dict[str, str]:
         return dict.fromkeys(debs, f"nowhere to put it ({error})")
     reasons: dict[str, str] = {}
     try:
-        apt = _Apt(work)
+        apt = Apt(work, _TIMEOUT_S)
         updated = apt.run("update")
         for deb in debs:
             said = apt.run("download", deb)
@@ -136,51 +136,6 @@ def _fetch(debs: list[str]) -> dict[str, str]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return reasons
-
-
-class _Apt:
-    """apt-get with its own lists and cache, so that it needs no root and touches nothing of the system's."""
-
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        self.deadline = time.monotonic() + _TIMEOUT_S
-        for folder in ("state/lists/partial", "cache/archives/partial"):
-            (work / folder).mkdir(parents=True)
-        options = {
-            "Dir::State": work / "state",
-            "Dir::State::status": "/var/lib/dpkg/status",
-            "Dir::Cache": work / "cache",
-            "APT::Sandbox::User": "root",  # the private folders are closed to apt's own user
-            "Acquire::Languages": "none",
-            "Acquire::Retries": "0",
-            "Acquire::http::Timeout": "8",
-            "Acquire::https::Timeout": "8",
-        }
-        self.options = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
-
-    def run(self, *arguments: str) -> str | None:
-        """None, or why it failed. A failed update of one source is no reason to give up on the others."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            return "apt-get took too long"
-        try:
-            done = subprocess.run(
-                ["apt-get", "-q", *self.options, *arguments],
-                cwd=self.work,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=left,
-                check=False,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except subprocess.TimeoutExpired:
-            return "apt-get took too long"
-        if done.returncode == 0:
-            return None
-        errors = [line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")]
-        return errors[0] if errors else f"apt-get {arguments[0]} failed with {done.returncode}"
 
 
 def _unpack(deb: Path, work: Path, cache: Path) -> str | None:
