@@ -14,7 +14,7 @@ from portal.accounts.models import ApiToken, User
 
 
 class Admission(NamedTuple):
-    """Who may come in; the password only when it was made just now."""
+    """Who may come in; the password only when it was thought up just now."""
 
     username: str
     password: str | None
@@ -24,18 +24,23 @@ class NoSuchUser(ValueError):
     """The message names the user and how to make one."""
 
 
-def ensure_admin(username: str) -> Admission:
-    """Make the first administrator, with a generated password, where no active superuser exists."""
+def first_admin() -> User | None:
+    """The active superuser who was made first."""
+    return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+
+
+def ensure_admin(username: str, password: str | None = None) -> Admission:
+    """Make the first administrator where no active superuser exists; without a password one is generated."""
     with transaction.atomic():
-        first = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        first = first_admin()
         if first is not None:
             return Admission(first.username, None)
-        password = secrets.token_urlsafe(15)
+        chosen = password or secrets.token_urlsafe(15)
         user, _ = User.objects.get_or_create(username=username)
         user.is_superuser = user.is_staff = user.is_active = True
-        user.set_password(password)
+        user.set_password(chosen)
         user.save()
-    return Admission(username, password)
+    return Admission(username, None if password else chosen)
 
 
 def issue_token(username: str, name: str, lifetime: timedelta | None) -> str:
@@ -52,11 +57,8 @@ def issue_token(username: str, name: str, lifetime: timedelta | None) -> str:
 
 def keep_token(file: Path, username: str, name: str) -> str:
     """The living token in a file of ours; else a new one, written there, readable by its owner only."""
-    try:
-        text = file.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    if text and (token := ApiToken.objects.authenticate(text)) and token.user.username == username:
+    text = _kept_token(file, username)
+    if text:
         return text
     text = issue_token(username, name, None)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
@@ -65,3 +67,17 @@ def keep_token(file: Path, username: str, name: str) -> str:
         stream.write(text + "\n")
     draft.replace(file)
     return text
+
+
+def is_kept_token(file: Path, username: str) -> bool:
+    """Whether the file holds a living token of this user."""
+    return bool(_kept_token(file, username))
+
+
+def _kept_token(file: Path, username: str) -> str:
+    try:
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    token = ApiToken.objects.authenticate(text) if text else None
+    return text if token and token.user.username == username else ""

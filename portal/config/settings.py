@@ -36,6 +36,9 @@ SCRAPE_PATIENCE_S = 4.0
 
 # --- Django -----------------------------------------------------------------------------------------------------------
 _HTTPS = PORTAL_URL.startswith("https://")
+_PROXIED = environ.flag("WSLAB_BEHIND_PROXY")
+"""Its headers are believed only where there is a proxy, which overwrites what a client sent."""
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _PROXIED else None
 ALLOWED_HOSTS = [
     "127.0.0.1",
     "localhost",
@@ -55,6 +58,7 @@ INSTALLED_APPS = [
     "portal.runs",
 ]
 MIDDLEWARE = [
+    *(["portal.config.proxy.client_address"] if _PROXIED else []),
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

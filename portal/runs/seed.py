@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -34,8 +35,8 @@ def read_scenario(file: Path) -> Scenario:
     return scenario
 
 
-def seed_scenarios(folder: Path) -> list[str]:
-    """Write all scenarios of a folder, replacing those of the same name. Returns the names. All or none.
+def read_scenarios(folder: Path) -> list[Scenario]:
+    """All scenarios of a folder.
 
     Raises:
         Refused: a file is wrong, with the lines of all wrong files; or there is none.
@@ -51,6 +52,22 @@ def seed_scenarios(folder: Path) -> list[str]:
             lines += error.lines
     if lines:
         raise Refused(lines)
+    return scenarios
+
+
+def outdated(scenarios: Iterable[Scenario]) -> list[str]:
+    """Names of those that are not stored, or not as they are here."""
+    stored = dict(NamedScenario.objects.values_list("name", "content"))
+    return [one.name for one in scenarios if stored.get(one.name) != one.model_dump(mode="json")]
+
+
+def seed_scenarios(folder: Path) -> list[str]:
+    """Write all scenarios of a folder, replacing those of the same name. Returns the names. All or none.
+
+    Raises:
+        Refused: see `read_scenarios`.
+    """
+    scenarios = read_scenarios(folder)
     with transaction.atomic():
         for scenario in scenarios:
             content = scenario.model_dump(mode="json")

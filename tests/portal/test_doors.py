@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.core.cache import cache
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from portal.accounts import login
 from portal.config.celery import app
+from portal.config.proxy import client_address
 from portal.runs.states import State
 from tests.portal.factories import make_run, make_user
 
@@ -136,3 +138,30 @@ def test_one_address_cannot_try_many_names(monkeypatch: pytest.MonkeyPatch) -> N
     for n in range(3):
         assert b"enter a correct" in Client().post("/accounts/login/", {"username": n, "password": "x"}).content
     assert b"Too many failed" in Client().post("/accounts/login/", {"username": "new", "password": "x"}).content
+
+
+# --- behind a proxy -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("peer", "told", "taken_for"),
+    [
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("::1", "2001:db8::7", "2001:db8::7"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9, 10.0.0.1", "127.0.0.1"),
+        ("198.18.0.3", "203.0.113.9", "198.18.0.3"),
+    ],
+)
+def test_a_near_proxy_says_who_asks_and_nobody_else_does(peer: str, told: str, taken_for: str) -> None:
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, headers={"X-Real-IP": told} if told else {})
+    client_address(lambda _: HttpResponse())(request)
+    assert request.META["REMOTE_ADDR"] == taken_for
+
+
+def test_the_proxys_word_on_https_makes_a_request_secure(settings: Any) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    settings.SECURE_HSTS_SECONDS = 60
+    secure = Client().get("/accounts/login/", headers={"X-Forwarded-Proto": "https"})
+    plain = Client().get("/accounts/login/", headers={"X-Forwarded-Proto": "http"})
+    assert (secure.wsgi_request.is_secure(), plain.wsgi_request.is_secure()) == (True, False)
+    assert secure["Strict-Transport-Security"] == "max-age=60"
+    assert "Strict-Transport-Security" not in plain

@@ -102,6 +102,17 @@ def test_a_portal_on_https_sends_its_cookies_nowhere_else(tmp_path: Path) -> Non
     assert plain["SESSION_COOKIE_SECURE"] == "False"
 
 
+def test_a_proxys_headers_are_believed_only_where_there_is_one(tmp_path: Path) -> None:
+    names = ("SECURE_PROXY_SSL_HEADER", "MIDDLEWARE")
+    plain, _ = load(tmp_path, *names)
+    assert plain["SECURE_PROXY_SSL_HEADER"] == "None"
+    assert "proxy" not in plain["MIDDLEWARE"]
+    shown, _ = load(tmp_path, *names, WSLAB_BEHIND_PROXY="1")
+    assert shown["SECURE_PROXY_SSL_HEADER"] == "('HTTP_X_FORWARDED_PROTO', 'https')"
+    assert shown["MIDDLEWARE"].startswith("['portal.config.proxy.client_address', ")
+    assert load(tmp_path, *names, WSLAB_BEHIND_PROXY="yes?")[1].endswith("WSLAB_BEHIND_PROXY='yes?': wanted 1 or 0")
+
+
 def test_allowed_hosts_are_added_to_those_of_this_machine(tmp_path: Path) -> None:
     shown, _ = load(tmp_path, "ALLOWED_HOSTS", WSLAB_ALLOWED_HOSTS="lab.example.org, lab")
     assert shown["ALLOWED_HOSTS"] == str(["127.0.0.1", "localhost", "[::1]", "127.0.0.1", "lab.example.org", "lab"])
