@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import socket
@@ -13,10 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wsnode import __version__
+from wsnode.interfaces import interfaces
+from wsnode.timekeeping import clock_state
 from wsnode.wakefulness import HELD_US, permitted
 from wsnode.workers import raise_descriptor_limit
 
-Fact = str | int | float | None
+Fact = str | int | float | bool | None
 
 SYSCTLS = (
     "fs.file-max",
@@ -63,16 +66,19 @@ def environment(more: Mapping[str, Fact] | None = None) -> dict[str, dict[str, F
         "hostname": socket.gethostname(),
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "machine_id": machine_id(),
         "memory_bytes": memory.get("MemTotal"),
         "open_file_limit": limit,
         "openssl": ssl.OPENSSL_VERSION,
         "python": platform.python_version(),
         "wsnode": __version__,
         **{name: _installed(name) for name in LIBRARIES},
+        **interfaces(),
         **{key: sysctl(key) for key in SYSCTLS},
         **(more or {}),
     }
     volatile: dict[str, Fact] = {
+        **clock_state(),
         "conntrack_count": natural("/proc/sys/net/netfilter/nf_conntrack_count"),
         "files_open": files_open(),
         "load_1m": os.getloadavg()[0],
@@ -109,6 +115,13 @@ def sysctl(key: str) -> str | None:
 def boot_id() -> str:
     """Differs after each boot and is the same in all containers of a kernel."""
     return text("/proc/sys/kernel/random/boot_id") or "unknown"
+
+
+@cache
+def machine_id() -> str | None:
+    """Names this installation, and stays the same over boots; hashed, since the id itself is not for others to know."""
+    value = text("/etc/machine-id") or text("/var/lib/dbus/machine-id")
+    return hashlib.sha256(f"wslab:{value}".encode()).hexdigest()[:16] if value else None
 
 
 def clocksource() -> str | None:

@@ -1,0 +1,92 @@
+"""What the host is: each fact against another source of the same."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from wsnode import timekeeping
+from wsnode.environment import environment
+from wsnode.interfaces import interfaces
+
+
+def names() -> set[str]:
+    return {fact.split(".")[1] for fact in interfaces()}
+
+
+def test_the_interfaces_are_those_with_an_address_that_others_can_reach() -> None:
+    reachable = {
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(a.family == socket.AF_INET and not a.address.startswith("127.") for a in addresses)
+    }
+    assert names() <= reachable
+    assert "lo" not in names()
+
+
+def test_mtu_and_driver_are_the_kernels() -> None:
+    facts, stats = interfaces(), psutil.net_if_stats()
+    for name in names():
+        assert facts[f"nic.{name}.mtu_bytes"] == stats[name].mtu
+        if facts[f"nic.{name}.driver"] is None:
+            assert facts[f"nic.{name}.speed_mbit"] is None
+
+
+@pytest.mark.skipif(shutil.which("ethtool") is None, reason="no ethtool: apt install ethtool")
+def test_offloads_are_those_that_ethtool_shows() -> None:
+    said = {"rx-checksumming": "rx_checksum", "tx-checksumming": "tx_checksum", "tcp-segmentation-offload": "tso"}
+    said |= {"generic-segmentation-offload": "gso", "generic-receive-offload": "gro"}
+    facts = interfaces()
+    for name in names():
+        shown = subprocess.run(["ethtool", "-k", name], capture_output=True, text=True, check=True).stdout
+        on = sorted(said[line.split(":")[0]] for line in shown.splitlines()
+                    if line.split(":")[0] in said and line.split(": ")[1].startswith("on"))  # fmt: skip
+        assert facts[f"nic.{name}.offloads"] == " ".join(on)
+
+
+def test_machine_and_boot_are_named_and_the_machines_id_is_not_given_away() -> None:
+    stable = environment()["stable"]
+    assert re.fullmatch(r"[0-9a-f]{16}", str(stable["machine_id"]))
+    with open("/etc/machine-id", encoding="ascii") as file:
+        assert str(stable["machine_id"]) not in file.read()
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        assert stable["boot_id"] == file.read().strip()
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "expected"),
+    [
+        (0, {"status": 0x2001, "offset": 1_500_000, "maxerror": 20_000}, (True, 0.0015, 0.02)),
+        (0, {"status": 0x0001, "offset": -1500, "maxerror": 500}, (True, -0.0015, 0.0005)),
+        (5, {"status": 0x0040, "offset": 7, "maxerror": 16_000_000}, (False, None, None)),
+        (0, {"status": 0x0041}, (False, None, None)),
+        (-1, {}, (None, None, None)),
+    ],
+)
+def test_the_clocks_state_is_the_kernels_word(
+    monkeypatch: pytest.MonkeyPatch, state: int, fields: dict[str, int], expected: tuple[bool | float | None, ...]
+) -> None:
+    class Libc:
+        def adjtimex(self, at: object) -> int:
+            assert at._obj.modes == 0, "only read"  # type: ignore[attr-defined]
+            for name, value in fields.items():
+                setattr(at._obj, name, value)  # type: ignore[attr-defined]
+            return state
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc())
+    assert tuple(timekeeping.clock_state().values()) == expected
+
+
+def test_the_real_kernel_answers_for_its_clock() -> None:
+    assert set(timekeeping.clock_state()) == {"clock_synchronised", "clock_offset_s", "clock_max_error_s"}
+    now = timekeeping._Timex()
+    assert ctypes.CDLL(None).adjtimex(ctypes.byref(now)) >= 0
+    assert abs(now.sec - time.time()) <= 2
+    assert 9_000 <= now.tick <= 11_000
