@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from stack import dotenv, paths
 from stack.errors import StackError
+from stack.lab import cli as lab
 
 NEEDS = {
     "demo": "portal",
@@ -20,12 +21,15 @@ NEEDS = {
     "status": "any",
     "down": "any",
     "open": "any",
+    "lab": "portal",
+    "inventory": "any",
+    "supplies": "portal",
     "test": "dev",
     "check": "dev",
 }
 """Which environment a command needs: the portal's lock, the developer's, or `any` that has been made."""
 
-_PASS_THROUGH = ("test", "manage")
+_PASS_THROUGH = {"test": "pytest", "manage": "portal.manage", "supplies": "stack.supplies"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,6 +119,33 @@ def parser() -> argparse.ArgumentParser:
         "./wslab manage help",
     )
 
+    lab.add_options(
+        add(
+            "lab",
+            "",
+            "./wslab lab up",
+            "./wslab lab ssh control",
+            "./wslab lab exec server -- ss -ltn",
+            "./wslab lab down",
+        )
+    )
+    inventory = add(
+        "inventory",
+        "Which inventory ansible-playbook takes when none is named: show the choice, or make it.",
+        "./wslab inventory show",
+        "./wslab inventory use inventory/virtual",
+        "./wslab inventory use ~/our-lab",
+    )
+    choose = inventory.add_subparsers(dest="action", metavar="use PATH|show", required=True)
+    choose.add_parser("show", help="print the chosen one")
+    choose.add_parser("use", help="choose a folder").add_argument("path", metavar="PATH")
+    add(
+        "supplies",
+        "Make what hosts without a network need: wheel folders, apt repositories. ./wslab supplies wheels|apt --help",
+        "./wslab supplies wheels --lock node --python 3.11",
+        "./wslab supplies apt --release bookworm --out /srv/wslab-apt prometheus-node-exporter",
+    )
+
     hidden = commands.add_parser("supervise", parents=[], add_help=False)
     hidden.add_argument("--report-fd", type=int)
     hidden.add_argument("--parent", type=int)
@@ -150,8 +181,10 @@ def main(argv: list[str]) -> int:
     try:
         dotenv.load(paths.ROOT / ".env")
         if passes_through(argv):
-            return _test(argv[1:]) if argv[0] == "test" else _manage(argv[1:])
-        return _command(parse(argv))
+            _pass_through(argv[0], argv[1:])
+        known, command = lab.split(argv)
+        given = parse(known)
+        return lab.run(given, command) if given.command == "lab" else _command(given)
     except StackError as error:
         print(error.show(), file=sys.stderr)
         return error.code
@@ -177,6 +210,8 @@ def _command(given: argparse.Namespace) -> int:
             return _open(given)
         case "run":
             return _run(given)
+        case "inventory":
+            return _inventory(given)
         case "check":
             from stack.checks import check
 
@@ -298,13 +333,22 @@ def _supervise(given: argparse.Namespace) -> int:
     return supervisor.supervise(paths.make_state_dir(), events.Reporter(sys.stdout, given.report_fd))
 
 
-def _test(arguments: list[str]) -> int:
+def _inventory(given: argparse.Namespace) -> int:
+    from stack import current
+
+    print(current.use(given.path) if given.action == "use" else current.show())
+    return 0
+
+
+def _pass_through(command: str, arguments: list[str]) -> NoReturn:
+    if command == "manage":
+        _manage(arguments)
     sys.stdout.flush()
     os.chdir(paths.ROOT)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", _PASS_THROUGH[command], *arguments])  # noqa: S606
 
 
-def _manage(arguments: list[str]) -> int:
+def _manage(arguments: list[str]) -> NoReturn:
     from stack import broker, record
 
     state = paths.make_state_dir()
@@ -320,4 +364,4 @@ def _manage(arguments: list[str]) -> int:
     else:
         environment.setdefault("WSLAB_BROKER_URL", broker.url(Path("/nonexistent/broker.sock")))
     os.chdir(paths.ROOT)
-    os.execve(sys.executable, [sys.executable, "-m", "portal.manage", *arguments], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-m", _PASS_THROUGH["manage"], *arguments], environment)  # noqa: S606

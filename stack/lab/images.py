@@ -1,0 +1,100 @@
+"""What hosts are made of: an image per release and a package repository per release, cached by what goes into them."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from stack import hoard
+from stack.errors import StackError
+from stack.lab.layout import BRIDGE, GATEWAY, GUARD_METRIC, NETWORK, Host
+from stack.paths import ROOT
+
+ROLE = ROOT / "roles" / "virtual_host"
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _defaults(role: Path) -> dict[str, Any]:
+    import yaml
+
+    path = role / "defaults" / "main.yml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        raise StackError(f"{path} cannot be read: {error}", f"git checkout {path}") from None
+
+
+def package_names() -> list[str]:
+    """Every Debian package that a role installs: each `*_packages` of roles/*/defaults/main.yml, except the image's."""
+    names: set[str] = set()
+    for role in sorted((ROOT / "roles").iterdir()):
+        if role == ROLE:
+            continue
+        for variable, value in _defaults(role).items():
+            if variable.endswith("_packages") and isinstance(value, list):
+                names |= {name for name in value if isinstance(name, str) and "{" not in name}
+    return sorted(names)
+
+
+def architecture() -> str:
+    """This machine's, as Debian names it: amd64, arm64."""
+    said = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "amd64"
+
+
+def cache() -> Path:
+    """`${XDG_CACHE_HOME:-~/.cache}/wslab`."""
+    return hoard.root().parent
+
+
+def image(release: str) -> Path:
+    """The folder of a release's image, whether it has been made or not."""
+    script = (ROLE / "files" / "image.sh").read_text(encoding="utf-8")
+    packages = _defaults(ROLE)["virtual_host_image_packages"]
+    mirror = _defaults(ROLE)["virtual_host_mirror"]
+    return cache() / "images" / f"{release}-{_key(script, packages, mirror, release, architecture())}"
+
+
+def repository(release: str) -> Path | None:
+    """The folder of a release's packages, whether made or not; None when no role installs any."""
+    names = package_names()
+    if not names:
+        return None
+    return cache() / "repositories" / f"{release}-{_key(names, image(release).name)}"
+
+
+def variables(hosts: list[Host]) -> dict[str, Any]:
+    """What role virtual_host is told; see its meta/argument_specs.yml."""
+    used = sorted({host.release for host in hosts})
+    return {
+        "virtual_host_images": [
+            {"release": release, "image": str(image(release)), "repository": str(repository(release) or "")}
+            for release in used
+        ],
+        "virtual_host_architecture": architecture(),
+        "virtual_host_supplied_packages": package_names(),
+        "virtual_host_bridge": BRIDGE,
+        "virtual_host_network": NETWORK,
+        "virtual_host_gateway": GATEWAY,
+        "virtual_host_guard_metric": GUARD_METRIC,
+        "virtual_host_hosts": [
+            {"name": host.name, "machine": host.machine, "link": host.link, "address": host.address} for host in hosts
+        ],
+    }
+
+
+def prune(hosts: list[Host]) -> None:
+    """Drop older images and repositories of these releases. The caller holds the machine's lock: nobody mounts them."""
+    for release in {host.release for host in hosts}:
+        for current in (image(release), repository(release)):
+            if current is not None and current.is_dir():
+                for folder in current.parent.glob(f"{release}-*"):
+                    if folder != current:
+                        shutil.rmtree(folder, ignore_errors=True)
