@@ -133,10 +133,10 @@ class Host:
         # The only source: the host's own ones may be out of reach, and then each update would wait for them.
         self.options = ONLY_OURS if source else []
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, say: str = "") -> str:
         """What it said, both streams."""
         done = subprocess.run(
-            command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command, env=ENVIRONMENT, input=say, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", check=False,
         )  # fmt: skip
         if done.returncode:
@@ -217,7 +217,8 @@ def read_record(path: Path) -> dict[str, str]:
 
 def write_record(path: Path, entries: dict[str, str]) -> None:
     """Readable by root only, as all records of wslab."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if entries:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     head = "# wslab: packages that are new, were a leftover, or had to go (gone), and users that are new.\n"
     write(path, head + "".join(f"{name} {fate}\n" for name, fate in sorted(entries.items())) if entries else "", 0o600)
 
@@ -271,6 +272,17 @@ def lists_are_old() -> bool:
     return not any(LISTS.glob("*_Packages*")) or time.time() - newest > LISTS_AGE_S
 
 
+def update(host: Host, source: str) -> None:
+    """Bring the lists up to date. One of a host's own sources may be out of reach, then the others may do."""
+    try:
+        host.apt("update", "-o", "APT::Update::Error-Mode=any")
+    except subprocess.CalledProcessError:
+        if source or not any(LISTS.glob("*_Packages*")):
+            raise
+    if not source:
+        os.utime(LISTS)
+
+
 def present(module: AnsibleModule) -> None:
     """Install what is missing."""
     source, record = module.params["source"], Path(module.params["record"])
@@ -292,9 +304,7 @@ def present(module: AnsibleModule) -> None:
     if not lacking:
         module.exit_json(changed=True, installed=[], purged=[], diff=diff)
     if source or lists_are_old():
-        host.apt("update")
-        if not source:
-            os.utime(LISTS)
+        update(host, source)
     old_users = users()
     try:
         with nothing_starts():
@@ -344,13 +354,14 @@ def absent(module: AnsibleModule) -> None:
         names = [name for name in here if entries[name] == fate]
         said += host.purge(options, names) if names else ""
     for needed in sorted(set(re.findall(r"^dpkg: dependency problems prevent removal of (\S+):", said, re.MULTILINE))):
+        host.run("dpkg", "--set-selections", say=f"{needed} install\n")  # else it stays marked as to be purged
         module.warn(f"{needed} stays: something that was installed since needs it")
     for name in remove_users(host, sorted(name for name, fate in entries.items() if fate == USER)):
         module.warn(f"the user {name} stays: processes of it run still; fix: userdel {name}")
     if gone:
         try:
             if lists_are_old():
-                host.apt("update")
+                update(host, "")
             host.apt("install", "--no-install-recommends", *gone)
         except subprocess.CalledProcessError:
             module.warn(f"no source has what had to go at installation: {', '.join(gone)}; fix: apt-get install it")
@@ -379,7 +390,8 @@ def main() -> None:
         said = [line for line in error.output.splitlines() if line.startswith(("E:", "dpkg: error"))]
         source = module.params["source"] or "the host's own apt sources"
         module.fail_json(
-            msg=f"{' '.join(error.cmd[:1])} failed ({source}): {' / '.join(said) or error.output[-500:].strip()}",
+            msg=f"{error.cmd[0]} failed ({source}): {' / '.join(said[:3]) or error.output[-500:].strip()}"
+            "; fix: the name, or where packages come from: packages_source, in group_vars wslab_apt_source",
             cmd=" ".join(error.cmd), output=error.output[-4000:],
         )  # fmt: skip
 
