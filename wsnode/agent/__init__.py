@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deadman", type=float, metavar="S", help="stop a load that nobody has followed for S seconds"
     )
 
+    check = actions.add_parser("check", help="check a config file", description="check a config file")
+    check.add_argument("--config", required=True, metavar="FILE", help="TOML with caps and allowed targets")
     _action(actions, "connect", "join standard input and output to the service's socket")
     listing = _action(actions, "list", "show the loads that the service knows")
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -45,6 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
         from wsnode.agent.connect import connect
 
         return connect(arguments.socket)
+    if arguments.action == "check":
+        from wsnode.agent.config import check
+
+        return check(arguments.config)
     if arguments.action == "service":
         from wsnode.agent.service import serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ class Config(BaseModel):
         if not any(low <= port <= high for low, high in map(_port_range, self.allow_ports)):
             return f"port {port} is not within this agent's allow_ports ({', '.join(self.allow_ports) or 'none'})"
         return None
+
+
+def check(path: str) -> int:
+    """`wsnode agent check`. 0: a service would start with this file, 2: it would not (said in one line)."""
+    try:
+        Config.read(path)
+    except ConfigError as error:
+        sys.stderr.write(f"wsnode agent check: {error}\n")
+        return 2
+    return 0
 
 
 def _port_range(text: str) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from wsnode.core.protocol import DEADMAN_S, MAX_LINE_BYTES, Hello
 from wsnode.environment import boot_id
 from wsnode.exposition import Exposition
 from wsnode.load.ports import SourcePorts
+from wsnode.readiness import READY, STOPPING, notify
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
@@ -160,8 +161,10 @@ class Service:
         self._keeper.recover()
         server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=MAX_LINE_BYTES)
         log.info("%s answers, agent %s", self._hello.name, self._hello.agent_start_id)
+        notify(READY)
         await stopping.wait()
         log.info("stopping")
+        notify(STOPPING)
         server.close()
         await self._keeper.shut_down("the agent was stopped")
         if self._serving:

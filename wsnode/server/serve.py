@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from wsnode import __version__
 from wsnode.core.metrics import SERVER, for_job
 from wsnode.exposition import Exposition
+from wsnode.readiness import READY, STOPPING, notify
 from wsnode.server.admission import Limits
 from wsnode.server.listener import hold_port
 from wsnode.server.options import OptionError, ServeOptions, add_options
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TOML file with these options (/etc/wsnode/serve.toml on lab hosts); the command line wins over it",
     )
+    parser.add_argument("--check", action="store_true", help="only check the options, and start nothing")
     add_options(parser)
 
 
@@ -56,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a drain, 2 where it cannot start, 128 + signal after a second one."""
     given = {name: value for name, value in vars(arguments).items() if name in ServeOptions.model_fields}
     try:
-        return asyncio.run(Service(ServeOptions.read(given, arguments.config)).run())
+        options = ServeOptions.read(given, arguments.config)
+        return 0 if arguments.check else asyncio.run(Service(options).run())
     except (OptionError, StartError) as error:
         print(f"wsnode serve: {error}", file=sys.stderr)
         return 2
@@ -76,7 +79,9 @@ class Service:
         """From start to drained. Raises StartError."""
         with _signals_to(self._signals):
             await self._startup()
+            notify(READY)
             await self._signals.get()
+            notify(STOPPING)
             return await self._shutdown()
 
     async def _startup(self) -> None:
