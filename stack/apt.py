@@ -27,23 +27,34 @@ _SYSTEM_STATUS = Path("/var/lib/dpkg/status")
 
 
 class Source(NamedTuple):
-    """One entry of apt's sources: where binary packages come from. `signed_by` as apt has it: paths or a key."""
+    """One entry of apt's sources: where binary packages come from.
+
+    Attributes:
+        components: none where the one suite is a path (a flat repository).
+        signed_by: as apt has it: paths, a fingerprint or a key.
+        trusted: whether no signature is asked for.
+    """
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
     components: tuple[str, ...]
     signed_by: str = ""
+    trusted: bool = False
 
-    def deb822(self, trusted: bool = False) -> str:
+    def deb822(self) -> str:
         """The entry as a paragraph of a .sources file."""
         lines = ["Types: deb", f"URIs: {' '.join(self.uris)}", f"Suites: {' '.join(self.suites)}"]
         if self.components:
             lines.append(f"Components: {' '.join(self.components)}")
         if self.signed_by:
             lines.append(f"Signed-By: {self.signed_by}")
-        if trusted:
+        if self.trusted:
             lines.append("Trusted: yes")
         return "\n".join(lines) + "\n"
+
+
+def _yes(word: str) -> bool:
+    return word.lower() in ("yes", "true", "with", "on", "enable", "1")  # as apt's own StringToBool
 
 
 def parse_deb822(text: str) -> list[Source]:
@@ -61,12 +72,13 @@ def parse_deb822(text: str) -> list[Source]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false", "0"):
+        if "deb" not in fields.get("types", "").split() or not _yes(fields.get("enabled", "yes")):
             continue
         uris, suites = fields.get("uris", "").split(), fields.get("suites", "").split()
         if uris and suites:
             components = fields.get("components", "").split()
-            found.append(Source(tuple(uris), tuple(suites), tuple(components), fields.get("signed-by", "").strip()))
+            signed_by, trusted = fields.get("signed-by", "").strip(), _yes(fields.get("trusted", "no"))
+            found.append(Source(tuple(uris), tuple(suites), tuple(components), signed_by, trusted))
     return found
 
 
@@ -77,8 +89,8 @@ def parse_one_line(text: str) -> list[Source]:
         match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)([^#]*)", line)
         if match:
             options = dict(part.partition("=")[::2] for part in (match[1] or "").split())
-            signed_by = options.get("signed-by", "").replace(",", " ")
-            found.append(Source((match[2],), (match[3],), tuple(match[4].split()), signed_by))
+            signed_by, trusted = options.get("signed-by", "").replace(",", " "), _yes(options.get("trusted", "no"))
+            found.append(Source((match[2],), (match[3],), tuple(match[4].split()), signed_by, trusted))
     return found
 
 

@@ -82,7 +82,7 @@ def fill(
         if status is None:
             status = work / "status"
             status.touch()
-        apt = Apt(work, _LIMIT_S, sources, status, arch)
+        apt = Apt(work, _LIMIT_S, [_copied(source) for source in sources], status, arch)
         say(f"fetching the package lists of {release}")
         updated = apt.run("update", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=2")
         if updated:  # of all lists or of none: what is cached without security updates would stay so
@@ -103,6 +103,11 @@ def fill(
         (folder / INDEX).write_text(index(folder), encoding="utf-8")
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _copied(source: Source) -> Source:
+    """With its folders on this machine as `copy:`: of `file:` apt leaves the packages where they are."""
+    return source._replace(uris=tuple(re.sub("^file:", "copy:", uri) for uri in source.uris))
 
 
 def _fix(said: str) -> str:

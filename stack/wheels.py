@@ -25,7 +25,7 @@ _LIMIT_S = 900
 # What a user may have set for pip and is meant to count here; others (PIP_FIND_LINKS, PIP_TARGET, PIP_NO_BINARY …)
 # would change what comes.
 _PIP_SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "TRUSTED_HOST", "CERT", "CLIENT_CERT", "PROXY", "DEFAULT_TIMEOUT",
-                 "RETRIES", "CACHE_DIR", "CONFIG_FILE")  # fmt: skip
+                 "CACHE_DIR", "CONFIG_FILE")  # fmt: skip
 
 
 def lock_file(lock: str) -> Path:
@@ -85,7 +85,8 @@ def for_target(lock: str, python: str, machine: str) -> str:
 def _environment() -> dict[str, str]:
     allowed = {f"PIP_{name}" for name in _PIP_SETTINGS}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or name in allowed}
-    return {"PIP_RETRIES": "2", **kept, "LC_ALL": "C.UTF-8"}  # pip's own 5 wait half a minute where there is no network
+    # pip's own 5 wait half a minute where there is no network; with none it does not say that it reached no index.
+    return {**kept, "PIP_RETRIES": "2", "LC_ALL": "C.UTF-8"}
 
 
 def download(folder: Path, lock: str, python: str, machine: str, say: Callable[[str], None]) -> None:
@@ -147,7 +148,7 @@ def _explained(said: str, lock: str, target: str) -> StackError:
 
 
 def _package(said: str) -> str:
-    match = re.search(r"^\s+(\S+==\S+|\S+) from \S+:?\s*$", said, re.MULTILINE)
+    match = re.search(r"^\s+(\S+) from \S+(?: \(from .*\))?:\s*$", said, re.MULTILINE)
     return match[1] if match else "see pip download --require-hashes"
 
 
