@@ -16,7 +16,7 @@ GROUPS = (
     ("Judged by", ("thresholds",)),
     ("Messages", ("size_bytes", "message_type", "match", "phase", "seed", "max_in_flight", "while_down")),
     ("Time", ("warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s")),
-    ("Name", ("name", "description", "behaviour")),
+    ("Name", ("name", "description", "behaviour", "split")),
 )
 """The rest, under "more"; a field that is in no group yet stands in the last."""
 

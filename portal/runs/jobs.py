@@ -30,7 +30,7 @@ _STAGES: dict[str, Literal["preflight", "preparing", "running", "collecting"]] =
 
 
 def job_of(run: Run, lab: Lab) -> Job:
-    """What the conductor is to do, from where the run stands. `run.generators` say who has which clients.
+    """What the conductor is to do, from where the run stands. Its generators and weights say who has which clients.
 
     Raises:
         NoJob: a load generator of the run is no longer in the lab, or its scenario is one of another version's.
@@ -43,7 +43,7 @@ def job_of(run: Run, lab: Lab) -> Job:
         scenario = run.scenario_model
     except ValidationError as error:
         raise NoJob(f"this version cannot carry out its scenario: {'; '.join(error_lines(error))}") from error
-    plans = Plan.divide(scenario, lab.run_url(scenario.behaviour), len(run.generators))
+    plans = Plan.divide(scenario, lab.run_url(scenario.behaviour), run.weights or len(run.generators))
     hosts = [_host(lab, lab.server, None)]
     hosts += [_host(lab, by_name[name], plan) for name, plan in zip(run.generators, plans, strict=True)]
     return Job(

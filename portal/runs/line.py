@@ -119,7 +119,8 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
             )
         if not run.generators:
             names = [host.name for host in lab.load_generators]
-            if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names):
+            weights = lab.weights(run.scenario.get("split", "even"))
+            if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names, weights=weights):
                 raise LeaseLost(run.pk)
         job = job_of(run, lab)
     except (LabError, NoJob) as error:

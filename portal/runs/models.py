@@ -124,6 +124,8 @@ class Run(models.Model):
     machine = models.CharField(max_length=64)
     generators = models.JSONField(default=list)
     """Names of the load generators in the order in which the clients were dealt to them; set when first claimed."""
+    weights = models.JSONField(default=list)
+    """Their parts of the clients, in proportion; set with them."""
 
     scenario_name = models.CharField(max_length=63)
     scenario = models.JSONField()

@@ -56,6 +56,8 @@ class PlainPlan(NamedTuple):
     """A plan as it is read."""
 
     parts: list[Part]
+    dealt: str
+    """By what the clients are dealt; empty where there is nothing to say."""
     offered: str
     moments: list[tuple[str, str]]
     """(when, what happens then), in order."""
@@ -72,15 +74,20 @@ class PlainPlan(NamedTuple):
         return self.stretches[-1].to_s
 
 
-def plain_plan(scenario: Scenario, generators: Sequence[str], *, accept_partial: bool = False) -> PlainPlan:
-    """Describe `scenario` on these load generators. A scenario without a window is described too, see `no_window`."""
+def plain_plan(
+    scenario: Scenario, generators: Sequence[str], weights: Sequence[int] | None = None, *, accept_partial: bool = False
+) -> PlainPlan:
+    """Describe `scenario` on these load generators, the clients dealt in proportion to the weights (none: evenly). A
+    scenario without a window is described too, see `no_window`."""
     no_window, repairs = _no_window(scenario)
-    parts = _parts(scenario, generators)
+    weights = weights or [1] * len(generators)
+    parts = _parts(scenario, generators, weights)
     warnings = [*_lab_warnings(parts), *_time_warnings(scenario), *_sample_warnings(scenario), *scenario.notes()]
     if no_window and accept_partial:
         warnings.insert(0, "Ramp-up only, as accepted: nothing is measured in a window, and there is no verdict.")
     return PlainPlan(
         parts=parts,
+        dealt=_dealt(scenario, generators, weights),
         offered=_offered(scenario),
         moments=_moments(scenario),
         stretches=_stretches(scenario),
@@ -106,10 +113,19 @@ def _no_window(scenario: Scenario) -> tuple[str | None, list[Repair]]:
     return text, repairs
 
 
-def _parts(scenario: Scenario, generators: Sequence[str]) -> list[Part]:
+def _dealt(scenario: Scenario, generators: Sequence[str], weights: Sequence[int]) -> str:
+    if len(generators) < 2 or scenario.split == "even":
+        return ""
+    if len(set(weights)) == 1:
+        return ""
+    cores = ", ".join(f"{name} has {weight}" for name, weight in zip(generators, weights, strict=True))
+    return f"The clients are dealt by cores: {cores}. With split 'even' each has as many."
+
+
+def _parts(scenario: Scenario, generators: Sequence[str], weights: Sequence[int]) -> list[Part]:
     if not generators:
         return []
-    plans = Plan.divide(scenario, "ws://plan", len(generators))
+    plans = Plan.divide(scenario, "ws://plan", weights)
     return [_part(scenario, name, plan.count) for name, plan in zip(generators, plans, strict=True)]
 
 

@@ -119,13 +119,16 @@ def _form_page(request: HttpRequest, form: RunForm | None, status: int = 200) ->
 
 def _plan_of(form: RunForm) -> dict[str, Any]:
     """The plan of a checked form, and what to know of the lab."""
+    lab, lab_error = None, ""
     try:
-        generators, lab_error = [host.name for host in load_lab(settings.LAB_FILE).load_generators], ""
+        lab = load_lab(settings.LAB_FILE)
     except LabError as error:
-        generators, lab_error = [], str(error)
+        lab_error = str(error)
     plan: PlainPlan | None = None
     if form.scenario is not None:
-        plan = plain_plan(form.scenario, generators, accept_partial=form.accept_partial)
+        names = [host.name for host in lab.load_generators] if lab else []
+        weights = lab.weights(form.scenario.split) if lab else []
+        plan = plain_plan(form.scenario, names, weights, accept_partial=form.accept_partial)
     return {"plan": plan, "lab_error": lab_error}
 
 

@@ -29,9 +29,8 @@ OF = {"run_id": "r-2f7kq0d1ba", "epoch": 3}
 PLAN = Plan(
     scenario=Scenario(name="smoke", clients=100, interval_ms=200, ramp_up_s=2, duration_s=12, rate_per_s=100),
     url="ws://198.18.0.11:3000/echo",
-    first=1,
-    step=2,
-    count=50,
+    begin=50,
+    end=100,
 )
 SECOND = protocol.Second(
     second=7,
@@ -171,7 +170,7 @@ def test_a_line_with_a_field_more_is_refused(place: int) -> None:
     [
         (3, {"run_id": "../x"}, "run_id"),
         (3, {"epoch": "one"}, "epoch"),
-        (3, {"plan": {**PLAN.model_dump(mode="json"), "count": -1}}, "plan.count"),
+        (3, {"plan": {**PLAN.model_dump(mode="json"), "end": -1}}, "plan.end"),
         (4, {"start_at": 1.5}, "start_at"),
         (5, {"from_second": 0}, "from_second"),
         (6, {"reason": "x" * 201}, "reason"),

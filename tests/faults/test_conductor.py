@@ -20,7 +20,7 @@ def _whole(portal: Portal, run_id: str, duration_s: int) -> None:
     assert run["state"] == "finished", run["state_reason"]
     result = read_result(portal.call(f"runs/{run_id}/result"))
     scenario = Scenario(**LOAD, duration_s=duration_s)
-    share = Plan(scenario=scenario, url="ws://x/", count=40).share
+    share = Plan.whole(scenario, "ws://x/").share
     counters = result.counters
     assert counters.messages_due == scenario.pacing().offered(share, duration_s * 10**9)
     assert counters.messages_sent + counters.messages_unsent == counters.messages_due

@@ -142,7 +142,7 @@ def test_one_host_that_cannot_prepare_releases_all_others(scripted: Loads) -> No
 
             class Refusing(scripted):  # type: ignore[misc, valid-type]
                 async def prepare(self, timeout_s: float = 30) -> int:
-                    if self.plan.first == 1:
+                    if self.plan.begin == 10:
                         self.refuses = "worker 0 could not start: exit code 1"
                     return await super().prepare(timeout_s)
 
@@ -212,8 +212,8 @@ def test_a_lab_that_is_not_as_described_fails_the_run(scripted: Loads, make: Any
     ("line", "words"),
     [
         (
-            b'{"type":"hello","protocol":2,"wsnode":"9.9.9","new":"field"}\n',
-            "load-1: its agent speaks protocol 2 (wsnode 9.9.9), this portal protocol 1: install the same version on",
+            b'{"type":"hello","protocol":3,"wsnode":"9.9.9","new":"field"}\n',
+            "load-1: its agent speaks protocol 3 (wsnode 9.9.9), this portal protocol 2: install the same version on",
         ),
         (b"SSH-2.0-OpenSSH_9.2\n", "load-1: it is no agent: its first line is b'SSH-2.0"),
         (b'{"type":"answer","id":1}\n', "load-1: it is no agent: its first line is a answer"),

@@ -39,8 +39,9 @@ def assert_counted_once(conducted: Conducted, last: int, hosts: int = 3) -> None
 
 
 def load_of(scripted: Loads, name: str) -> ScriptedLoad:
-    """The load on `load-1`, `load-2`, …: clients are dealt in turn."""
-    return next(load for load in scripted.made if load.plan.first == int(name.removeprefix("load-")) - 1)
+    """The load on `load-1`, `load-2`, …: clients are dealt in that order."""
+    begins = sorted({load.plan.begin for load in scripted.made})
+    return next(load for load in scripted.made if load.plan.begin == begins[int(name.removeprefix("load-")) - 1])
 
 
 # --- the way breaks ---

@@ -137,3 +137,12 @@ def test_every_shipped_scenario_has_a_plan() -> None:
         plan = words(scenario)
         assert sum(part.connections for part in plan.parts) == scenario.connected_by_end
         assert (plan.no_window is None) == (scenario.window_s >= 1)
+
+
+def test_clients_dealt_by_cores_say_so() -> None:
+    plan = plain_plan(SMOKE, ["load-1", "load-2"], [6, 2])
+    assert [part.connections for part in plan.parts] == [75, 25]
+    assert plan.dealt == (
+        "The clients are dealt by cores: load-1 has 6, load-2 has 2. With split 'even' each has as many."
+    )
+    assert plain_plan(SMOKE, ["load-1", "load-2"], [2, 2]).dealt == ""

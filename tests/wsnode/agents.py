@@ -56,7 +56,7 @@ async def eventually(wanted: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-def plan(url: str = "ws://127.0.0.1:9/echo", count: int = 10, first: int = 0, step: int = 1, **fields: Any) -> Plan:
+def plan(url: str = "ws://127.0.0.1:9/echo", count: int = 10, begin: int = 0, **fields: Any) -> Plan:
     """A small load's plan."""
     scenario = Scenario(
         **{
@@ -70,7 +70,7 @@ def plan(url: str = "ws://127.0.0.1:9/echo", count: int = 10, first: int = 0, st
             **fields,
         }
     )
-    return Plan(scenario=scenario, url=url, count=count, first=first, step=step)
+    return Plan(scenario=scenario, url=url, begin=begin, end=begin + count)
 
 
 def second(number: int, scale: int = 1) -> Second:
@@ -166,7 +166,7 @@ class ScriptedLoad:
         if self._pacing is not None:
             self._pacing.cancel()
         final = None if self._interrupted else second(max(1, self.seconds), self.plan.count)
-        first = self.plan.scenario.pacing().connect_due(self.plan.first)
+        first = self.plan.scenario.pacing().connect_due(min(self.plan.share.clients()))
         return LoadEnd(final, self.seconds, self._interrupted, self._stopped, first, first + 1_000_000)
 
     async def stop(self, drain: bool = True, reason: str = "stopped") -> None:

@@ -43,7 +43,7 @@ def carry_out(
 
     async def run() -> LoadEnd:
         load = Load(
-            Plan(scenario=scenario, url=url, count=scenario.clients),
+            Plan.whole(scenario, url),
             workers,
             on_second=series.append,
             on_live=lives.append,

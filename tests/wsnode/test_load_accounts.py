@@ -25,7 +25,7 @@ def test_a_faithful_server_answers_everything_that_was_sent() -> None:
         done = carry_out(server.url, **SMALL)
     scenario = Scenario(**SMALL)
     counters = done.result.counters
-    offered = scenario.pacing().offered(Plan(scenario=scenario, url="ws://x", count=20).share, 3 * 10**9)
+    offered = scenario.pacing().offered(Plan.whole(scenario, "ws://x").share, 3 * 10**9)
     assert counters.messages_due == offered
     assert counters.messages_sent == counters.messages_received
     assert counters.messages_lost == counters.messages_unexpected == counters.messages_in_flight == 0
@@ -108,7 +108,7 @@ def test_the_accounts_of_every_second_hold_whatever_a_server_does(seed: int, fie
     for earlier, later in itertools.pairwise(lines):
         since(later, earlier)  # raises where a line has lost something that an earlier one had
     scenario = Scenario(**{**SMALL, **fields})
-    plan = Plan(scenario=scenario, url="ws://x", count=scenario.clients)
+    plan = Plan.whole(scenario, "ws://x")
     assert total.counters.messages_due == scenario.pacing().offered(plan.share, 3 * 10**9)
     assert total.counters.messages_unsent == sum(total.unsent.values())
     assert total.histogram("response_time").count == total.counters.messages_received > 0
@@ -270,7 +270,7 @@ def test_a_stop_without_drain_ends_a_drain_that_has_begun() -> None:
 def test_a_load_that_is_stopped_before_its_begin_connects_nobody() -> None:
     async def run(url: str) -> LoadEnd:
         scenario = Scenario(**SMALL)
-        plan = Plan(scenario=scenario, url=url, count=20)
+        plan = Plan.whole(scenario, url)
         load = Load(plan, 1, on_second=lambda second: None, on_live=lambda live: None)
         await load.prepare()
         try:
@@ -293,7 +293,7 @@ def test_a_load_that_is_stopped_before_its_begin_connects_nobody() -> None:
     [("http://127.0.0.1/", "is not a WebSocket URL"), ("ws://no-such-host.invalid/", "has no address")],
 )
 def test_a_url_that_leads_nowhere_is_refused_before_anything_starts(url: str, message: str) -> None:
-    plan = Plan.model_construct(scenario=Scenario(), url=url, first=0, step=1, count=1)
+    plan = Plan.model_construct(scenario=Scenario(), url=url, begin=0, end=1)
     load = Load(plan, 1, on_second=print, on_live=print)
     with pytest.raises(LoadError, match=message):
         asyncio.run(load.prepare())

@@ -50,7 +50,7 @@ def test_the_schedule_walks_the_timetable(
     clients: int, interval_ms: int, ramp_ms: int, end_ms: int, parts: int, phase: str
 ) -> None:
     pacing = Pacing(clients, interval_ms * MS, ramp_ms * MS, end_ms * MS, phase, 7)  # type: ignore[arg-type]
-    for share in Share(0, 1, clients).split(parts):
+    for share in Share(clients, 0, clients).split(parts):
         members = [Numbered(number) for number in share.clients()]
         if not members:
             continue
@@ -76,7 +76,10 @@ def test_a_stopped_schedule_ends_at_that_moment() -> None:
 
 def test_connects_after_the_end_are_not_planned() -> None:
     pacing = Pacing(10, MS, 1000 * MS, 500 * MS)
-    assert connect_order(pacing, Share(0, 2, 5)) == [(0, 0), (200 * MS, 1), (400 * MS, 2)]
+    share = Share(10, 0, 5)
+    soon = [client for client in share.clients() if client < 5]
+    assert connect_order(pacing, share) == [(client * 100 * MS, place) for place, client in enumerate(soon)]
+    assert 0 < len(soon) < 5
 
 
 def test_the_timer_never_fires_early_and_a_past_moment_fires_at_once() -> None:
@@ -152,7 +155,7 @@ def test_the_final_line_holds_what_never_settled() -> None:
 def test_there_are_never_more_workers_than_clients() -> None:
     def workers(clients: int, cores: int, limit: int) -> int:
         scenario = Scenario(clients=clients)
-        return workers_for(Plan(scenario=scenario, url="ws://x/", count=clients), cores, limit)
+        return workers_for(Plan.whole(scenario, "ws://x/"), cores, limit)
 
     assert workers(1, 8, 20_000) == 1
     assert workers(1000, 8, 20_000) == 8

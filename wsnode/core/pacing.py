@@ -8,41 +8,62 @@ Harchol-Balter, "Open Versus Closed", NSDI 2006).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from math import gcd
 from typing import Literal, NamedTuple
 
 GOLDEN_64 = 0x9E3779B97F4A7C15
 """The golden ratio's fractional part · 2^64."""
+SILVER_64 = 0x6A09E667F3BCC908
+"""√2 − 1 · 2^64."""
+NEARBY = 64
+"""So far around a ratio a step with a better quotient is looked for."""
 _MASK_64 = (1 << 64) - 1
 
 Phase = Literal["spread", "random", "aligned"]
 
 
 class Share(NamedTuple):
-    """Which clients of a run belong to one host or worker: first, first + step, … (`size` of them)."""
+    """Which clients of a run belong to one host or worker: those dealt the places `begin` … `end` − 1 of `of`.
 
-    first: int
-    step: int
-    size: int
+    Client i has place i · d mod of (`deal_step`), so that any range of places has its part of every second of the
+    ramp-up and of every stretch of the interval, however long it is and wherever it begins (docs/adr/0008).
+    """
+
+    of: int
+    """Clients of the whole run."""
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """How many clients."""
+        return self.end - self.begin
 
     def split(self, parts: int) -> list[Share]:
-        """Divide over `parts` takers, dealt in turn, so that each has its part of every second of the ramp-up.
+        """Divide evenly over `parts` takers. Raises ValueError where there is none."""
+        return self.deal([1] * parts)
+
+    def deal(self, weights: Sequence[int]) -> list[Share]:
+        """Divide in proportion to the weights, to a whole client; the first takers get what is left over.
 
         Raises:
-            ValueError: there is no taker.
+            ValueError: there is no taker, or no weight above 0.
         """
-        if parts < 1:
-            raise ValueError(f"{self.size} clients over {parts} takers: expected 1 or more")
-        return [
-            Share(self.first + self.step * part, self.step * parts, max(0, -(-(self.size - part) // parts)))
-            for part in range(parts)
-        ]
+        total = sum(weights)
+        if total < 1 or min(weights) < 0:
+            raise ValueError(f"{self.size} clients over takers of the weights {list(weights)}: expected some above 0")
+        bounds = [self.begin - (-self.size * before // total) for before in accumulate(weights, initial=0)]
+        return [Share(self.of, begin, end) for begin, end in pairwise(bounds)]
 
-    def clients(self) -> range:
-        """The client numbers, ascending."""
-        return range(self.first, self.first + self.step * self.size, self.step)
+    def clients(self) -> list[int]:
+        """The client numbers, ascending. O(size log size)."""
+        if self.of < 2:
+            return list(range(self.begin, self.end))
+        back = pow(deal_step(self.of), -1, self.of)
+        return sorted(place * back % self.of for place in range(self.begin, self.end))
 
 
 @cache
@@ -54,9 +75,34 @@ def spread_step(clients: int) -> int:
     smaller the discrepancy of its multiples (L. Kuipers and H. Niederreiter, "Uniform Distribution of Sequences", 1974,
     ch. 2.3), so that of the numbers nearby the one with the smallest sum of them is taken.
     """
-    middle = clients * GOLDEN_64 >> 64
-    near = range(max(1, middle - 64), min(clients, middle + 64) + 1)
-    return min((g for g in near if gcd(g, clients) == 1), key=lambda g: (_sum_of_quotients(clients, g), g))
+    return min(_coprime_near(clients, GOLDEN_64, NEARBY), key=lambda g: (_sum_of_quotients(clients, g), g))
+
+
+@cache
+def deal_step(clients: int) -> int:
+    """The d by which clients are dealt to hosts and workers: near √2 − 1 of `clients`, and without a common divisor.
+
+    A range of places must be even in time of connect, which small quotients of d / clients give, and in phase: the
+    places as a function of the phases are multiples of d / g, so that its quotients are to be small as well.
+    """
+    golden = spread_step(clients)
+    back = pow(golden, -1, clients) if clients > 1 else 0
+    near = [
+        d
+        for d in _coprime_near(clients, SILVER_64, min(NEARBY, max(2, clients // 16)))
+        if d not in (golden, clients - golden)
+    ]
+    return min(
+        near or [golden],
+        key=lambda d: (_sum_of_quotients(clients, d) + _sum_of_quotients(clients, d * back % clients), d),
+    )
+
+
+def _coprime_near(clients: int, part_64: int, nearby: int) -> Iterator[int]:
+    """Numbers at most `nearby` from a part (of 2^64) of `clients` that have no common divisor with it."""
+    middle = clients * part_64 >> 64
+    near = range(max(1, middle - nearby), min(clients, middle + nearby) + 1)
+    return (g for g in near if gcd(g, clients) == 1)
 
 
 def _sum_of_quotients(a: int, b: int) -> int:

@@ -20,7 +20,7 @@ from wsnode.core.scenario import Plan
 
 T = TypeVar("T")
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_LINE_BYTES = 1 << 20
 DEADMAN_S = 60
 """An agent whose load has had no follower for this long stops it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -203,6 +204,14 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("s"),
         ),
     ] = 1
+    split: Annotated[
+        Literal["capacity", "even"],
+        Field(
+            title="Split",
+            description="How clients are dealt to load generators: 'capacity': by their cores, where the lab knows "
+            "those of all; 'even': the same number to each.",
+        ),
+    ] = "capacity"
     thresholds: Annotated[
         tuple[str, ...],
         Field(
@@ -340,27 +349,47 @@ class Plan(BaseModel):
 
     scenario: Scenario
     url: Annotated[str, Field(pattern=r"^wss?://", max_length=2000)]
-    first: Annotated[int, Field(ge=0)] = 0
-    step: Annotated[int, Field(ge=1)] = 1
-    count: Annotated[int, Field(ge=0)]
+    begin: Annotated[int, Field(ge=0)] = 0
+    end: Annotated[int, Field(ge=0)]
+    """The places `begin` … `end` − 1 of its clients (`wsnode.core.pacing.Share`)."""
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if not self.begin <= self.end <= self.scenario.clients:
+            raise ValueError(f"places {self.begin} to {self.end} of {self.scenario.clients} clients")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many clients."""
+        return self.end - self.begin
 
     @property
     def share(self) -> Share:
         """The clients, as numbers over all hosts."""
-        return Share(self.first, self.step, self.count)
+        return Share(self.scenario.clients, self.begin, self.end)
 
     @classmethod
-    def divide(cls, scenario: Scenario, url: str, hosts: int) -> list[Plan]:
-        """Evenly over `hosts` load generators; each client is in exactly one plan."""
-        shares = Share(0, 1, scenario.clients).split(hosts)
-        return [cls(scenario=scenario, url=url, first=s.first, step=s.step, count=s.size) for s in shares]
+    def whole(cls, scenario: Scenario, url: str) -> Plan:
+        """All of a scenario's clients."""
+        return cls(scenario=scenario, url=url, end=scenario.clients)
+
+    @classmethod
+    def divide(cls, scenario: Scenario, url: str, weights: int | Sequence[int]) -> list[Plan]:
+        """One plan for each load generator, in proportion to the weights, or evenly over so many of them; each client
+        is in exactly one plan.
+
+        Raises:
+            ValueError: there is no load generator.
+        """
+        return cls.whole(scenario, url)._dealt([1] * weights if isinstance(weights, int) else weights)
 
     def divide_among(self, workers: int) -> list[Plan]:
         """This plan's clients over a host's workers."""
-        return [
-            self.model_copy(update={"first": s.first, "step": s.step, "count": s.size})
-            for s in self.share.split(workers)
-        ]
+        return self._dealt([1] * workers)
+
+    def _dealt(self, weights: Sequence[int]) -> list[Plan]:
+        return [self.model_copy(update={"begin": s.begin, "end": s.end}) for s in self.share.deal(weights)]
 
 
 def error_lines(error: ValidationError) -> list[str]:

@@ -186,7 +186,7 @@ def _subject(text: str | None) -> Subject | None:
 async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None) -> Result:
     address = await resolve(arguments.url)
     limit = raise_descriptor_limit()
-    plan = Plan(scenario=scenario, url=arguments.url, count=scenario.clients)
+    plan = Plan.whole(scenario, arguments.url)
     workers = arguments.workers or workers_for(plan, cores(), limit)
     layout = Layout(for_job("wsnode-agent"))
     table = SharedTable.create(layout, MAX_SLOTS)

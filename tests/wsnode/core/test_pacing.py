@@ -8,10 +8,10 @@ from itertools import pairwise
 from math import gcd
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsnode.core.pacing import Pacing, Phase, Share, spread_step
+from wsnode.core.pacing import Pacing, Phase, Share, deal_step, spread_step
 from wsnode.core.scenario import Plan, Scenario
 
 MS = 1_000_000
@@ -142,16 +142,62 @@ def test_the_spread_step_visits_every_place_once(clients: int) -> None:
         assert abs(step / clients - 0.6180339887) < 0.065
 
 
-@given(st.integers(0, 3000), st.lists(st.integers(1, 9), max_size=4))
-def test_splitting_gives_each_client_to_exactly_one_taker_for_any_nesting(clients: int, nesting: list[int]) -> None:
-    shares = [Share(0, 1, clients)]
-    for parts in nesting:
-        shares = [part for share in shares for part in share.split(parts)]
-    dealt = [client for share in shares for client in share.clients()]
-    assert sorted(dealt) == list(range(clients))
-    assert all(len(share.clients()) == share.size for share in shares)
-    sizes = [share.size for share in shares]
-    assert max(sizes) - min(sizes) <= 1
+@given(st.integers(1, 200_000))
+@example(1)
+@example(2)
+@example(100_000)
+def test_clients_are_dealt_by_a_step_of_their_own(clients: int) -> None:
+    step = deal_step(clients)
+    assert gcd(step, clients) == 1
+    if clients > 3:
+        assert step not in (0, clients)
+    if clients > 100:
+        assert step not in (spread_step(clients), clients - spread_step(clients))
+
+
+@given(
+    st.integers(0, 3000),
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), max_size=4),
+)
+def test_dealing_gives_each_client_to_exactly_one_taker_for_any_weights_and_nesting(
+    clients: int, nesting: list[list[int]]
+) -> None:
+    shares = [Share(clients, 0, clients)]
+    for weights in nesting:
+        dealt = [part for share in shares for part in share.deal(weights)]
+        for place, share in enumerate(shares):
+            parts = dealt[place * len(weights) : (place + 1) * len(weights)]
+            assert sum(part.size for part in parts) == share.size
+            for part, weight in zip(parts, weights, strict=True):
+                assert abs(part.size - share.size * weight / sum(weights)) < 1
+        shares = dealt
+    numbers = [client for share in shares for client in share.clients()]
+    assert sorted(numbers) == list(range(clients))
+    assert all(share.clients() == sorted(share.clients()) and len(share.clients()) == share.size for share in shares)
+
+
+EVEN = 5
+"""Clients or messages by which a taker's part of any stretch may differ from its mean (found: 4.3 at most)."""
+
+
+@given(st.integers(2, 30_000), st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(2, 60))
+@example(100_000, [1, 1], 50)
+@example(100_000, [1, 1, 1], 50)
+@example(30_000, [1] * 8, 50)
+@example(33, [1, 1], 4)
+@settings(max_examples=40)
+def test_every_taker_has_its_part_of_each_stretch_of_the_ramp_up_and_of_the_interval(
+    clients: int, weights: list[int], stretches: int
+) -> None:
+    golden = spread_step(clients)
+    for share in Share(clients, 0, clients).deal(weights):
+        connects, messages = [0] * stretches, [0] * stretches
+        for client in share.clients():
+            connects[client * stretches // clients] += 1
+            messages[client * golden % clients * stretches // clients] += 1
+        mean = share.size / stretches
+        assert max(abs(count - mean) for count in connects) <= EVEN
+        assert max(abs(count - mean) for count in messages) <= EVEN
 
 
 @given(st.integers(1, 500), st.integers(1, 6), st.integers(1, 6))
@@ -166,22 +212,24 @@ def test_plans_over_hosts_and_workers_partition_the_clients(clients: int, hosts:
 def test_each_host_gets_its_part_of_every_second_of_the_ramp_up() -> None:
     scenario = Scenario(clients=1000, ramp_up_s=10, rate_per_s=100)
     pacing = scenario.pacing()
-    for plan in Plan.divide(scenario, "ws://127.0.0.1/echo", 4):
+    for plan, part in zip(Plan.divide(scenario, "ws://127.0.0.1/echo", [2, 1, 1]), (50, 25, 25), strict=True):
         begun = [pacing.connect_due(client) // S for client in plan.share.clients()]
-        assert [begun.count(second) for second in range(10)] == [25] * 10
+        assert [part - 2 <= begun.count(second) <= part + 2 for second in range(10)] == [True] * 10
 
 
 @pytest.mark.parametrize("parts", [0, -1])
 def test_dividing_over_nobody_is_refused(parts: int) -> None:
-    with pytest.raises(ValueError, match=f"over {parts} takers"):
-        Share(0, 1, 10).split(parts)
-    with pytest.raises(ValueError, match=f"over {parts} takers"):
+    with pytest.raises(ValueError, match="10 clients over takers of the weights"):
+        Share(10, 0, 10).split(parts)
+    with pytest.raises(ValueError, match="over takers of the weights"):
         Plan.divide(Scenario(), "ws://127.0.0.1/echo", parts)
+    with pytest.raises(ValueError, match=r"over takers of the weights \[2, -1\]"):
+        Share(10, 0, 10).deal([2, -1])
 
 
 @given(any_pacing())
 def test_the_timetable_is_the_closed_forms_and_in_order(pacing: Pacing) -> None:
-    table = list(pacing.timetable(Share(0, 1, pacing.clients)))
+    table = list(pacing.timetable(Share(pacing.clients, 0, pacing.clients)))
     expected = sorted(
         (pacing.message_due(client, k), client)
         for client in range(pacing.clients)
@@ -195,7 +243,7 @@ def test_the_timetable_is_the_closed_forms_and_in_order(pacing: Pacing) -> None:
 
 @given(any_pacing(), st.integers(-5, 2500))
 def test_messages_due_counts_the_timetable_before_any_moment(pacing: Pacing, before_ns: int) -> None:
-    share = Share(0, 1, pacing.clients)
+    share = Share(pacing.clients, 0, pacing.clients)
     table = list(pacing.timetable(share))
     for client in share.clients():
         due = [at for at, whose in table if whose == client]
@@ -207,7 +255,7 @@ def test_messages_due_counts_the_timetable_before_any_moment(pacing: Pacing, bef
 
 @given(any_pacing(), st.integers(1, 4))
 def test_the_timetables_of_shares_are_the_timetable_of_the_whole(pacing: Pacing, parts: int) -> None:
-    whole = Share(0, 1, pacing.clients)
+    whole = Share(pacing.clients, 0, pacing.clients)
     dealt = [row for share in whole.split(parts) for row in pacing.timetable(share)]
     assert sorted(dealt) == sorted(pacing.timetable(whole))
 
@@ -230,15 +278,15 @@ def test_connects_are_evenly_spaced_at_the_planned_rate() -> None:
 
 def test_an_idle_load_has_no_messages() -> None:
     pacing = Scenario(clients=10, interval_ms=0).pacing()
-    assert list(pacing.timetable(Share(0, 1, 10))) == []
-    assert pacing.offered(Share(0, 1, 10), 80 * S) == 0
+    assert list(pacing.timetable(Share(10, 0, 10))) == []
+    assert pacing.offered(Share(10, 0, 10), 80 * S) == 0
     assert pacing.first_message(3) == 0
 
 
 def test_aligned_phases_are_all_zero() -> None:
     pacing = Pacing(50, 200 * MS, S, 10 * S, "aligned")
     assert {pacing.phase_of(client) for client in range(50)} == {0}
-    at = [due for due, _ in pacing.timetable(Share(0, 1, 50)) if due >= S]
+    at = [due for due, _ in pacing.timetable(Share(50, 0, 50)) if due >= S]
     assert len(at) == 50 * 45
     assert {due % (200 * MS) for due in at} == {0}
 
@@ -273,7 +321,7 @@ def test_nothing_is_due_before_a_connect_or_after_the_end(phase: Phase) -> None:
         pacing = Pacing(
             draw.randint(1, 30), draw.randint(1, 10**8), draw.randint(1, 10**9), draw.randint(1, 10**9), phase
         )
-        for due, client in pacing.timetable(Share(0, 1, pacing.clients)):
+        for due, client in pacing.timetable(Share(pacing.clients, 0, pacing.clients)):
             assert pacing.connect_due(client) <= due < pacing.end_ns
 
 

@@ -344,4 +344,4 @@ def test_stress_is_refused_with_its_numbers() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1/echo", "127.0.0.1:3000", "", "ws:/x", "ws://" + "x" * 2000])
 def test_a_plan_goes_to_a_websocket_url(url: str) -> None:
     with pytest.raises(ValidationError):
-        Plan(scenario=Scenario(), url=url, count=1)
+        Plan(scenario=Scenario(), url=url, end=1)
