@@ -274,9 +274,13 @@ def _down() -> int:
 
 def _status(given: argparse.Namespace) -> int:
     from stack import status
+    from stack.lab.status import mention
 
     now = status.status(paths.state_dir())
     print(json.dumps(now, indent=1) if given.json else status.show_status(now))
+    virtual = None if given.json else mention(paths.state_dir())
+    if virtual:
+        print(virtual)
     if now["phase"] == "down":
         return 3
     return 0 if now["healthy"] else 1

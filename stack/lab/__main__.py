@@ -5,5 +5,6 @@ import sys
 
 from stack.lab import images, layout
 
-json.dump(images.variables(layout.plan()), sys.stdout, indent=1)
+hosts = layout.plan()
+json.dump(images.variables(hosts, images.sources(hosts)), sys.stdout, indent=1)
 print()

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stack import paths
@@ -100,7 +101,7 @@ def _up(given: argparse.Namespace) -> int:
     generators = 2 if given.load_generators is None else given.load_generators
     hosts = layout.plan(servers, generators, dealt)
     lifecycle.check_machine()
-    state = paths.make_state_dir().resolve()
+    state = _make_state_dir().resolve()
     complaint = lifecycle.others(state)
     if complaint is not None:
         raise complaint
@@ -126,6 +127,17 @@ def _up(given: argparse.Namespace) -> int:
     if not given.keep_inventory:
         print(f"  {current.use_virtual()}")
     return 0
+
+
+def _make_state_dir() -> Path:
+    """The state folder; a new one is given to the clone's owner, who may not be root and wants to use it too."""
+    new = not paths.state_dir().exists()
+    state = paths.make_state_dir()
+    if new:
+        owner = paths.ROOT.stat()
+        for folder in (state, state / "logs"):
+            os.chown(folder, owner.st_uid, owner.st_gid)
+    return state
 
 
 def _compare(rows: list[dict[str, Any]], wanted: list[Any], *, explicit: bool) -> None:

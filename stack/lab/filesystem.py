@@ -5,17 +5,17 @@ import subprocess
 from pathlib import Path
 
 from stack.errors import StackError
-from stack.lab import images
 from stack.lab.keys import Keys
 from stack.lab.layout import Host
 
 
-def mount(host: Host, hosts: list[Host], store: Path, keys: Keys) -> None:
+def mount(host: Host, hosts: list[Host], image: Path, store: Path, keys: Keys) -> None:
     """Make the file system of a bare host and mount it at `host.root`.
 
     Args:
         host: whose it is.
         hosts: the whole lab, for /etc/hosts.
+        image: what it is an overlay over.
         store: folder for what the host writes; must not be there yet.
         keys: the lab's.
 
@@ -26,7 +26,7 @@ def mount(host: Host, hosts: list[Host], store: Path, keys: Keys) -> None:
         (store / name).mkdir(mode=0o755, parents=True)
     host.root.mkdir(parents=True, exist_ok=True)
     # mount(8) splits options at commas, and overlayfs lower folders at colons: it gets paths that have none.
-    for name, path in (("image", images.image(host.release)), ("upper", store / "upper"), ("work", store / "work")):
+    for name, path in (("image", image), ("upper", store / "upper"), ("work", store / "work")):
         link = host.run / name
         link.unlink(missing_ok=True)
         link.symlink_to(path)

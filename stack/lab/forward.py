@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class Forward:
         try:
             connected = await self._namespace.connect(HERE, self.port)
         except (OSError, TimeoutError):
-            writer.transport.abort()  # a reset: "nobody listens", as there
+            linger = struct.pack("ii", 1, 0)  # closing resets: "nobody listens", and not "it had nothing to say"
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
             return
         there, back = await asyncio.open_connection(sock=connected)
         try:

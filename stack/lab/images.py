@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stack import hoard
 from stack.errors import StackError
@@ -54,29 +54,35 @@ def cache() -> Path:
     return hoard.root().parent
 
 
-def image(release: str) -> Path:
-    """The folder of a release's image, whether it has been made or not."""
+class Source(NamedTuple):
+    """What a release's hosts are made of, whether made yet or not. `repository` None: roles install nothing."""
+
+    image: Path
+    repository: Path | None
+
+
+def source(release: str) -> Source:
+    """By what goes into it now: take it once per lab, since roles may change while one is up."""
     script = (ROLE / "files" / "image.sh").read_text(encoding="utf-8")
     packages = _defaults(ROLE)["virtual_host_image_packages"]
     mirror = _defaults(ROLE)["virtual_host_mirror"]
-    return cache() / "images" / f"{release}-{_key(script, packages, mirror, release, architecture())}"
-
-
-def repository(release: str) -> Path | None:
-    """The folder of a release's packages, whether made or not; None when no role installs any."""
+    image = cache() / "images" / f"{release}-{_key(script, packages, mirror, release, architecture())}"
     names = package_names()
-    if not names:
-        return None
-    return cache() / "repositories" / f"{release}-{_key(names, image(release).name)}"
+    repository = cache() / "repositories" / f"{release}-{_key(names, image.name)}"
+    return Source(image, repository if names else None)
 
 
-def variables(hosts: list[Host]) -> dict[str, Any]:
+def sources(hosts: list[Host]) -> dict[str, Source]:
+    """For each release that the hosts have."""
+    return {release: source(release) for release in sorted({host.release for host in hosts})}
+
+
+def variables(hosts: list[Host], made_of: dict[str, Source]) -> dict[str, Any]:
     """What role virtual_host is told; see its meta/argument_specs.yml."""
-    used = sorted({host.release for host in hosts})
     return {
         "virtual_host_images": [
-            {"release": release, "image": str(image(release)), "repository": str(repository(release) or "")}
-            for release in used
+            {"release": release, "image": str(image), "repository": str(repository or "")}
+            for release, (image, repository) in made_of.items()
         ],
         "virtual_host_architecture": architecture(),
         "virtual_host_supplied_packages": package_names(),
@@ -90,10 +96,10 @@ def variables(hosts: list[Host]) -> dict[str, Any]:
     }
 
 
-def prune(hosts: list[Host]) -> None:
+def prune(made_of: dict[str, Source]) -> None:
     """Drop older images and repositories of these releases. The caller holds the machine's lock: nobody mounts them."""
-    for release in {host.release for host in hosts}:
-        for current in (image(release), repository(release)):
+    for release, folders in made_of.items():
+        for current in folders:
             if current is not None and current.is_dir():
                 for folder in current.parent.glob(f"{release}-*"):
                     if folder != current:

@@ -20,6 +20,7 @@ from stack.terminal import Progress
 
 START_TIMEOUT_S = 1200.0  # a first start makes images and repositories
 STOP_TIMEOUT_S = 30.0
+WAKE_TIMEOUT_S = 120.0
 TOOLS = {
     "systemd-nspawn": "systemd-container",
     "mmdebstrap": "mmdebstrap",
@@ -179,25 +180,25 @@ def wake(state: Path, found: record.LabRecord, progress: Progress) -> list[str]:
     Raises:
         StackError: one does not come up.
     """
-    names = [row["name"] for row in found.hosts if row["state"] in ("stopped", "failed")]
-    if not names:
+    before = {row["name"]: row["restarts"] for row in found.hosts if row["state"] in ("stopped", "failed")}
+    if not before:
         return []
     procfs.send(found.supervisor, signal.SIGUSR1)
-    deadline = time.monotonic() + 120
-    time.sleep(0.2)
+    deadline = time.monotonic() + WAKE_TIMEOUT_S
     while time.monotonic() < deadline:
         now = record.read(state)
         if now is None or not now.supervised:
             raise StackError("the lab went down meanwhile", "./wslab lab up")
-        states = {row["name"]: row["state"] for row in now.hosts if row["name"] in names}
-        if all(value == "running" for value in states.values()):
-            return names
-        failed = [row for row in now.hosts if row["name"] in names and row["state"] == "failed"]
-        if failed and time.monotonic() > deadline - 115:
-            raise StackError(f"{failed[0]['name']} did not start: {failed[0]['reason']}", f"see {state}/logs")
-        progress.update(f"starting again: {', '.join(name for name in names if states[name] != 'running')}")
+        heard = [row for row in now.hosts if row["restarts"] > before.get(row["name"], row["restarts"])]
+        up = [row["name"] for row in heard if row["state"] == "running"]
+        if len(up) == len(before):
+            return up
+        for row in heard:
+            if row["state"] in ("stopped", "failed"):
+                raise StackError(f"{row['name']} did not start: {row['reason']}", f"see {state}/logs")
+        progress.update(f"starting again: {', '.join(name for name in before if name not in up)}")
         time.sleep(0.1)
-    raise StackError(f"{', '.join(names)} not up after 120 s", f"see {state}/logs")
+    raise StackError(f"{', '.join(before)} not up after {WAKE_TIMEOUT_S:.0f} s", f"see {state}/logs")
 
 
 def stop(state: Path, progress: Progress) -> list[str] | None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from stack import procfs
 from stack.events import now
-from stack.lab import images, kernel
+from stack.lab import kernel
 from stack.lab.layout import GUEST_APT, Host
 from stack.process import open_log, tail
 
@@ -26,9 +25,8 @@ OPEN_FILES = 1048576
 _JOIN = 'while [ "$1" != -- ]; do mkdir -p "$1" && echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
 
 
-def nspawn(host: Host) -> list[str]:
-    """The command line that boots a host."""
-    repository = images.repository(host.release)
+def nspawn(host: Host, repository: Path | None) -> list[str]:
+    """The command line that boots a host, which sees the package repository at GUEST_APT."""
     binds = [f"--bind-ro={str(repository).replace(':', chr(92) + ':')}:{GUEST_APT}"] if repository else []
     return [
         "systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--boot",
@@ -38,12 +36,12 @@ def nspawn(host: Host) -> list[str]:
     ]  # fmt: skip
 
 
-def start_command(host: Host) -> list[str]:
+def start_command(host: Host, repository: Path | None) -> list[str]:
     """`nspawn` in a cgroup of its own: hosts that share one would see each other's units. SIGTERM when its parent ends.
 
     Where systemd is PID 1 the cgroup is a scope that it delegates, since nobody else may write there.
     """
-    command = nspawn(host)
+    command = nspawn(host, repository)
     if Path("/run/systemd/system").is_dir():
         command = [
             "systemd-run", "--scope", "--quiet", "--collect", f"--unit={host.machine}", "--property=Delegate=yes", "--",
@@ -70,9 +68,10 @@ class Machine:
     after every change.
     """
 
-    def __init__(self, host: Host, log: Path, changed: Callable[["Machine"], None]) -> None:
+    def __init__(self, host: Host, repository: Path | None, log: Path, changed: Callable[["Machine"], None]) -> None:
         self.host = host
         self.log = log
+        self._repository = repository
         self.state = "waiting"
         self.reason: str | None = None
         self.since = now()
@@ -115,7 +114,8 @@ class Machine:
         """Start a host again that was powered off or given up; False when it is neither."""
         if self.state not in ("stopped", "failed"):
             return False
-        self.settled.clear()
+        self.restarts += 1
+        self._become("restarting", "asked for")
         self._wake.set()
         return True
 
@@ -157,7 +157,7 @@ class Machine:
         output = open_log(self.log)
         try:
             child = await asyncio.create_subprocess_exec(
-                *start_command(self.host),
+                *start_command(self.host, self._repository),
                 env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", kernel.MARK: self.host.name},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -251,8 +251,3 @@ async def greeting(host: Host, timeout_s: float = 2.0) -> str | None:
 def console(log: Path) -> str:
     """The end of a host's console, indented, for a message."""
     return "".join(f"\n    {line}" for line in tail(log))
-
-
-def forget(store: Path) -> None:
-    """Delete what a host has written."""
-    shutil.rmtree(store, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stack import procfs
+from stack.errors import StackError
 from stack.lab import kernel, record
 from stack.lab.layout import Host
 from stack.lab.machine import greeting
@@ -80,7 +81,10 @@ def addresses(forwards: dict[str, dict[str, Any]]) -> list[str]:
 
 def mention(state: Path) -> str | None:
     """A line for `./wslab status`, which is about the embedded stack; None when no virtual lab is up."""
-    found = record.read(state) if record.path(state).exists() else None
+    try:
+        found = record.read(state)
+    except StackError:
+        return None
     if found is None or not found.supervised:
         return None
     return f"the virtual lab is {found.phase} ({len(found.hosts)} hosts): ./wslab lab status"

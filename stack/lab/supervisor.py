@@ -89,7 +89,10 @@ class Supervisor:
         self.since = now()
         self.notes: list[str] = []
         self.keys = record.keys(state)
-        self.machines = [Machine(host, self._log(host.name), self._changed) for host in hosts]
+        self._made_of = images.sources(hosts)
+        self.machines = [
+            Machine(host, self._made_of[host.release].repository, self._log(host.name), self._changed) for host in hosts
+        ]
         self._wanted_ports = ports()
         self._forwards: dict[str, Forward] = {}
         self._stop = asyncio.Event()
@@ -183,13 +186,20 @@ class Supervisor:
     async def _start(self) -> None:
         keys.make(self.keys, self.hosts, owner_of(self.state))
         await self._prepare()
-        images.prune(self.hosts)
+        images.prune(self._made_of)
         for machine in self.machines:
             host = machine.host
-            filesystem.mount(host, self.hosts, record.folder(self.state) / "hosts" / host.name, self.keys)
+            store = record.folder(self.state) / "hosts" / host.name
+            filesystem.mount(host, self.hosts, self._made_of[host.release].image, store, self.keys)
             self._tasks.append(asyncio.create_task(machine.keep_running()))
-        await self._forward()
+        control = next(host for host in self.hosts if host.group == "control")
+        namespace = Namespace(control.namespace)
+        await self._forward(namespace)
         await asyncio.gather(*(machine.settled.wait() for machine in self.machines))
+        self._check_started()
+        await self._check_network(namespace)
+
+    def _check_started(self) -> None:
         for machine in self.machines:
             if machine.state != "running":
                 raise StackError(
@@ -206,7 +216,7 @@ class Supervisor:
             StackError: it failed; with what it said last.
         """
         file = record.folder(self.state) / "plan.json"
-        write_json(file, images.variables(self.hosts))
+        write_json(file, images.variables(self.hosts, self._made_of))
         log = self._log("prepare")
         with os.fdopen(open_log(log), "wb") as output:
             child = await asyncio.create_subprocess_exec(
@@ -237,9 +247,21 @@ class Supervisor:
             lines = "".join(f"\n    {line}" for line in tail(log, 12))
             raise StackError(f"this machine could not be prepared{lines}", f"see {log}")
 
-    async def _forward(self) -> None:
-        control = next(host for host in self.hosts if host.group == "control")
-        namespace = Namespace(control.namespace)
+    async def _check_network(self, control: Namespace) -> None:
+        """Packets between hosts cross the bridge, where a packet filter of the machine may drop them."""
+        deaf = []
+        for host in self.hosts:
+            try:
+                (await control.connect(host.address, 22)).close()
+            except (OSError, TimeoutError):
+                deaf.append(host.name)
+        if deaf:
+            raise StackError(
+                f"control does not reach {', '.join(deaf)}: this machine's packet filter drops what is bridged",
+                f"iptables -I FORWARD -i {layout.BRIDGE} -o {layout.BRIDGE} -j ACCEPT (Docker's policy is to drop)",
+            )
+
+    async def _forward(self, namespace: Namespace) -> None:
         for name, port in self._wanted_ports.items():
             try:
                 listener = listen(port)
