@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stack.paths import ROOT
@@ -74,6 +74,7 @@ names = st.from_regex(r"[a-z][a-z0-9.+-]{1,10}:(all|amd64)", fullmatch=True)
 records = st.dictionaries(names, st.sampled_from([NEW, LEFTOVER, GONE]), max_size=8)
 
 
+@settings(deadline=None, max_examples=40)
 @given(records)
 def test_a_record_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, record: dict[str, str]) -> None:
     file = tmp_path_factory.mktemp("host") / "wslab" / "packages"

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stack import hoard, paths, supplies, wheels
@@ -40,6 +40,7 @@ def filled(text: str = "content") -> object:
 # The cache
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.binary(max_size=40), min_size=1, max_size=6))
 def test_the_digest_is_of_names_and_contents_alone(tmp_path_factory: pytest.TempPathFactory, files: dict) -> None:
     one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stack import apt, hoard, repository, supplies
@@ -89,11 +89,13 @@ words = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 some = st.lists(words, min_size=1, max_size=3).map(tuple)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.builds(Source, some, some, some, st.just("") | words, st.booleans()), max_size=4))
 def test_what_is_written_is_read_again(sources: list[Source]) -> None:
     assert apt.parse_deb822("\n".join(source.deb822() for source in sources)) == sources
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_readers(text: str) -> None:
     for source in apt.parse_deb822(text) + apt.parse_one_line(text):
