@@ -1,7 +1,6 @@
 """What lab.json says of this host (`host_keys`, `facts` of portal/labs/lab.py), as JSON. Runs on the host, as root.
 
-Its arguments are the folder of the environment that wsnode runs in, the unit whose limits count, and the sysctl.d file
-whose keys are shown with the values in force.
+Its arguments are the folder of the environment that wsnode runs in, and the unit whose limits count.
 """
 
 import json
@@ -44,13 +43,6 @@ def open_files(unit):
     return int(found.group(1)) if found else None
 
 
-def tuned(file):
-    """The keys that a sysctl.d file sets, with the values in force; what this kernel or container lacks is left out."""
-    keys = re.findall(r"^\s*-?([a-z][\w./-]*)\s*=", text(file), re.MULTILINE)
-    values = {key: line(text("/proc/sys/" + key.replace(".", "/"))) for key in sorted(keys)}
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def host_keys():
     """As sshd shows them; no comments."""
     files = Path("/etc/ssh").glob("ssh_host_*_key.pub")
@@ -58,7 +50,7 @@ def host_keys():
     return [" ".join(words[:2]) for words in lines if len(words) >= 2]
 
 
-def main(environment, unit, sysctl_file):
+def main(environment, unit):
     memory = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
     facts = {
         "cpu_count": os.cpu_count(),
@@ -66,7 +58,6 @@ def main(environment, unit, sysctl_file):
         "virtualization": line(said("systemd-detect-virt")),
         "wsnode": wsnode_version(environment),
         "open_files": open_files(unit),
-        "tuned": tuned(sysctl_file),
     }
     print(json.dumps({"host_keys": host_keys(), "facts": facts}))
 

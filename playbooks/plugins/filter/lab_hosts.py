@@ -47,8 +47,14 @@ def only(value: Entry, fields: Iterable[str]) -> dict[str, Any]:
     return {field: value[field] for field in fields if field in value}
 
 
+def one_line(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as text, in which one blank parts what tabs or several blanks did; keys in order, empty ones left out."""
+    lines = {key: " ".join(str(values[key]).split()) for key in sorted(values)}
+    return {key: line for key, line in lines.items() if line}
+
+
 class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Any]:
-        return {"lab_hosts": lab_hosts, "only": only}
+        return {"lab_hosts": lab_hosts, "one_line": one_line, "only": only}
