@@ -152,7 +152,8 @@ class Host:
 
     def apt(self, *arguments: str) -> str:
         """apt-get, restricted to the source."""
-        general = ["-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "Acquire::Retries=2"]
+        general = ["-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "Acquire::Retries=2",
+                   "-o", "APT::Keep-Downloaded-Packages=false"]  # fmt: skip
         return self.run("apt-get", "-q", "-y", *general, *self.options, *arguments)
 
     def forget_lists(self) -> None:
