@@ -22,6 +22,7 @@ from stack.procfs import Pid
 
 MARK = "WSLAB_VIRTUAL_LAB"  # in the environment of the supervisor and of all that it starts outside of hosts
 _PREFIX = "wslab-"
+SYSTEMD = Path("/run/systemd/system")  # there where systemd is PID 1 of this machine
 _NSPAWN = Path("/run/systemd/nspawn")
 _libc = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
@@ -200,6 +201,19 @@ def remove_cgroup(path: Path) -> None:
     for folder, _, _ in os.walk(path, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
+
+
+def clear(machine: str) -> None:
+    """What keeps a host from being started: its processes, and what its systemd-nspawn leaves when it is killed."""
+    kill(machine)
+    for mount in lab_mounts():
+        if mount.point.is_relative_to(_NSPAWN) and mount.point.name == machine:
+            unmount(mount.point)
+    if SYSTEMD.is_dir():  # the scope's name may still be taken, for a moment
+        subprocess.run(["systemctl", "stop", f"{machine}.scope"], capture_output=True, check=False)
+    for path in cgroups():
+        if path.name == machine:
+            remove_cgroup(path)
 
 
 def remains() -> list[str]:

@@ -42,7 +42,7 @@ def start_command(host: Host, repository: Path | None) -> list[str]:
     Where systemd is PID 1 the cgroup is a scope that it delegates, since nobody else may write there.
     """
     command = nspawn(host, repository)
-    if Path("/run/systemd/system").is_dir():
+    if kernel.SYSTEMD.is_dir():
         command = [
             "systemd-run", "--scope", "--quiet", "--collect", f"--unit={host.machine}", "--property=Delegate=yes", "--",
             *command,
@@ -153,7 +153,7 @@ class Machine:
 
     async def _once(self) -> int:
         """One life of the host; systemd-nspawn's exit code (negative: the signal)."""
-        await asyncio.to_thread(self._clear_remains)
+        await asyncio.to_thread(kernel.clear, self.host.machine)  # what a killed systemd-nspawn left of it
         output = open_log(self.log)
         try:
             child = await asyncio.create_subprocess_exec(
@@ -179,12 +179,6 @@ class Machine:
             with contextlib.suppress(asyncio.CancelledError):
                 await readiness
             self.process = None
-
-    def _clear_remains(self) -> None:
-        """What a killed systemd-nspawn left of the host before."""
-        kernel.kill(self.host.machine)
-        for folder in [path for path in kernel.cgroups() if path.name == self.host.machine]:
-            kernel.remove_cgroup(folder)
 
     async def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S

@@ -244,7 +244,7 @@ class Supervisor:
                 if task:
                     self._step(task[1])
         if await child.wait() != 0:
-            lines = "".join(f"\n    {line}" for line in tail(log, 12))
+            lines = "".join(f"\n    {line}" for line in complaint(tail(log, 40)))
             raise StackError(f"this machine could not be prepared{lines}", f"see {log}")
 
     async def _check_network(self, control: Namespace) -> None:
@@ -285,6 +285,12 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(clean, self.state)
+
+
+def complaint(lines: list[str]) -> list[str]:
+    """Of what a failed ansible-playbook says, what the failed command itself said (`wslab: …`, mmdebstrap's `E: …`)."""
+    own = [line.strip() for line in lines if re.match(r"\s*(wslab:|fix:|E:|msg: ')", line)]
+    return own or lines[-12:]
 
 
 def owner_of(state: Path) -> tuple[int, int]:
