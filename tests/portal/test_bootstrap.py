@@ -14,6 +14,8 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from portal.accounts.models import ApiToken, User
 from portal.runs.models import NamedScenario
@@ -105,3 +107,14 @@ def test_a_weak_password_is_refused_without_being_shown(monkeypatch: pytest.Monk
         bootstrap(monkeypatch, password="hush12")
     assert "hush12" not in str(error.value)
     assert not User.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_database_of_a_newer_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = MigrationRecorder(connection)
+    recorder.record_applied("runs", "0999_later")
+    with pytest.raises(CommandError, match=r"newer release's: runs\.0999_later is unknown here; wanted that release"):
+        wanted(monkeypatch)
+    recorder.record_unapplied("runs", "0999_later")
+    recorder.record_applied("an_app_that_is_gone", "0001_initial")
+    assert "administrator" in wanted(monkeypatch)

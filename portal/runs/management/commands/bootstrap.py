@@ -82,6 +82,14 @@ class Command(BaseCommand):
     def _wanted(self, password: str | None, token_file: Path | None) -> list[str]:
         """What is to be done. Beyond a migration one can't see: the tables are another release's."""
         executor = MigrationExecutor(connection)
+        loader = executor.loader
+        own = loader.migrated_apps
+        newer = sorted(key for key in loader.applied_migrations if key not in loader.disk_migrations and key[0] in own)
+        if newer:
+            raise CommandError(
+                f"the database is a newer release's: {'.'.join(newer[-1])} is unknown here; "
+                "wanted that release, or a copy of the database from before it"
+            )
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
         if plan:
             return [f"migration {migration.app_label}.{migration.name}" for migration, _ in plan]
