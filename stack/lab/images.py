@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,7 @@ def package_names() -> list[str]:
 
 def architecture() -> str:
     """This machine's, as Debian names it: amd64, arm64."""
-    said = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "amd64"
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def cache() -> Path:

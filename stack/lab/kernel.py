@@ -168,6 +168,18 @@ def leader(nspawn: Pid) -> Pid | None:
     return None
 
 
+def spare_watchers() -> int:
+    """How many inotify instances root may still open: hosts' systemd needs some each, and fails without in odd ways."""
+    used = 0
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid == 0:
+                for handle in os.scandir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        used += os.readlink(handle.path) == "anon_inode:inotify"
+    return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text(encoding="ascii")) - used
+
+
 def kill(machine: str | None = None, limit_s: float = 10.0) -> set[Pid]:
     """SIGKILL to all of a host (of the lab), and to what was forked meanwhile, until none is left. Returns all seen."""
     seen: set[Pid] = set()

@@ -188,26 +188,25 @@ class Machine:
             if missing is not None:
                 await asyncio.sleep(0.05)
         if missing is None:
-            missing = await self._booted(deadline)
-        if missing is None:
-            self._become("running")
+            self._become("running", await self._booted(deadline))
             return
         self._become("failed", f"not up after {READY_TIMEOUT_S:.0f} s: {missing}")
         if self.process is not None:
             procfs.send(self.process, signal.SIGKILL)
 
     async def _booted(self, deadline: float) -> str | None:
-        """Wait for systemd's word that it has started everything; None then."""
+        """Wait for systemd's word that it has started everything; None then, else what it says at the deadline."""
         said = "systemd does not answer"
-        while time.monotonic() < deadline:
+        while (left_s := deadline - time.monotonic()) > 0:
             leader = kernel.leader(self.process) if self.process else None
             if leader is not None:
-                script = "systemctl is-system-running --wait; systemctl list-units --failed --plain --no-legend"
+                wait = f"timeout {left_s:.0f} systemctl is-system-running --wait || systemctl is-system-running"
+                script = f"({wait}) | tail -n 1; systemctl list-units --failed --plain --no-legend"
                 state, *units = (await output_of(enter(leader, "sh", "-c", script))).splitlines() or [""]
                 self.failed_units = [unit.split()[0] for unit in units if unit.strip()]
                 if state in ("running", "degraded"):
                     return None
-                said = f"systemd is {state!r}"
+                said = f"systemd is still {state!r}"
             await asyncio.sleep(0.05)
         return said
 

@@ -25,6 +25,7 @@ from stack.process import open_log, tail
 from stack.record import write_json
 
 FORWARDED = {"portal": "portal_port", "prometheus": "prometheus_port"}
+WATCHERS = 8  # inotify instances per host: 5 of its systemd, one of dbus, the rest for services
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?:\S+ : )?(.*?)\] \**$")
 
 
@@ -184,6 +185,12 @@ class Supervisor:
             machine.wake()
 
     async def _start(self) -> None:
+        spare, wanted = kernel.spare_watchers(), WATCHERS * len(self.hosts)
+        if spare < wanted:
+            raise StackError(
+                f"fs.inotify.max_user_instances leaves {spare}, {len(self.hosts)} hosts need {wanted}",
+                "sysctl -w fs.inotify.max_user_instances=1024",
+            )
         keys.make(self.keys, self.hosts, owner_of(self.state))
         await self._prepare()
         images.prune(self._made_of)
@@ -206,6 +213,8 @@ class Supervisor:
                     f"{machine.host.name} did not start: {machine.reason or machine.state}{console(machine.log)}",
                     f"see {machine.log}",
                 )
+            if machine.reason:
+                self.note(f"{machine.host.name} takes SSH, but {machine.reason}")
             if machine.failed_units:
                 self.note(f"{machine.host.name} is up, but these units failed: {', '.join(machine.failed_units)}")
 
@@ -228,6 +237,7 @@ class Supervisor:
                     "ANSIBLE_CONFIG": str(paths.ROOT / "ansible.cfg"),
                     "ANSIBLE_NOCOLOR": "1",
                     "ANSIBLE_FORCE_COLOR": "0",
+                    "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",  # on one line, for `complaint`
                     "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",  # else a task is named when it ends, not when it begins
                     "PYTHONUNBUFFERED": "1",
                 },
@@ -288,9 +298,14 @@ class Supervisor:
 
 
 def complaint(lines: list[str]) -> list[str]:
-    """Of what a failed ansible-playbook says, what the failed command itself said (`wslab: …`, mmdebstrap's `E: …`)."""
-    own = [line.strip() for line in lines if re.match(r"\s*(wslab:|fix:|E:|msg: ')", line)]
-    return own or lines[-12:]
+    """Of the last lines of a failed ansible-playbook, what the failed command itself said, or the task's message."""
+    for line in reversed(lines):
+        found = re.match(r"(?:fatal|failed): \[localhost\].*? => (\{.*\})$", line)
+        if found:
+            with contextlib.suppress(ValueError):
+                result = json.loads(found[1])
+                return str(result.get("stderr") or result["msg"]).strip().splitlines()[-8:]
+    return lines[-12:]
 
 
 def owner_of(state: Path) -> tuple[int, int]:

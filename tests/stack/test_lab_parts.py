@@ -9,7 +9,7 @@ import yaml
 
 from stack import procfs
 from stack.errors import StackError
-from stack.lab import cli, images, kernel, keys, layout, lifecycle, machine, record, status
+from stack.lab import cli, images, kernel, keys, layout, lifecycle, machine, record, status, supervisor
 from stack.paths import ROOT
 
 
@@ -150,3 +150,17 @@ def test_the_image_holds_nothing_that_a_role_installs() -> None:
     assert sorted(inside) == ["dbus", "iproute2", "openssh-server", "python3", "systemd", "systemd-sysv"]
     assert not set(inside) & set(images.package_names())
     assert (ROOT / "roles" / "virtual_host" / "files" / "image.sh").stat().st_mode & 0o111
+
+
+def test_of_a_failed_playbook_the_commands_own_words_are_shown() -> None:
+    noise = [
+        "TASK [virtual_host : Make the image] ***",
+        "[ERROR]: Task failed",
+        "PLAY RECAP ***",
+        "localhost : ok=3 failed=1",
+    ]
+    said = 'failed: [localhost] (item=trixie) => {"msg": "non-zero return code.", "stderr": "I: a\\nE: no archive\\n"}'
+    assert supervisor.complaint([*noise[:2], said, *noise[2:]]) == ["I: a", "E: no archive"]
+    told = 'fatal: [localhost]: FAILED! => {"msg": "this machine lacks ip", "changed": false}'
+    assert supervisor.complaint([*noise[:2], told, *noise[2:]]) == ["this machine lacks ip"]
+    assert supervisor.complaint(["Killed"]) == ["Killed"]
