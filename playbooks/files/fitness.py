@@ -41,16 +41,24 @@ def listening(text):
     return found
 
 
+def _open_files(pid):
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for number in numbers:
+        try:
+            yield os.readlink(f"/proc/{pid}/fd/{number}")
+        except OSError:  # closed meanwhile
+            continue
+
+
 def holders(inodes):
     """Units (or pid and name, outside of a unit) of the processes that hold these sockets."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            open_files = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            continue
-        if open_files & wanted:
+        if not wanted.isdisjoint(_open_files(pid)):
             unit = re.search(r"/([^/\n]+\.service)", _text(f"/proc/{pid}/cgroup"))
             found.add(unit.group(1) if unit else f"pid {pid} ({_text(f'/proc/{pid}/comm').strip()})")
     return sorted(found) or ["a process that cannot be seen"]
