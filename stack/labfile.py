@@ -70,10 +70,11 @@ def write(lab: Lab, *, prometheus: bool, node_exporter: bool, grafana: bool) -> 
             "grafana_url": lab.url("grafana") if grafana else None,
         },
     )
-    _write_prometheus(lab.state / "prometheus", hosts)
+    write_prometheus(lab.state / "prometheus", hosts)
 
 
-def _write_prometheus(folder: Path, hosts: list[dict[str, Any]]) -> None:
+def write_prometheus(folder: Path, hosts: list[dict[str, Any]]) -> None:
+    """Configuration, rules and targets of hosts as lab.json has them, for a Prometheus whose folder this is."""
     source = ROOT / "prometheus"
     targets, rules = folder / "targets", folder / "rules"
     try:
