@@ -24,6 +24,7 @@ NEEDS = {
     "lab": "portal",
     "inventory": "any",
     "supplies": "portal",
+    "compose": "portal",
     "test": "dev",
     "check": "dev",
 }
@@ -145,6 +146,14 @@ def parser() -> argparse.ArgumentParser:
         "./wslab supplies wheels --lock node --python 3.11",
         "./wslab supplies apt --release bookworm --out /srv/wslab-apt prometheus-node-exporter",
     )
+    compose = add(
+        "compose",
+        "Make what `docker compose up` needs of this machine: wheels for the images (docker/supplies), the files that\n"
+        "containers see (docker/rendered), and in .env the secrets; what .env has stays. Again after each `git pull`.",
+        "./wslab compose && docker compose up --detach --wait",
+        "./wslab compose --no-grafana",
+    )
+    compose.add_argument("--no-grafana", action="store_true", help="leave Grafana out, where .env does not say yet")
 
     hidden = commands.add_parser("supervise", parents=[], add_help=False)
     hidden.add_argument("--report-fd", type=int)
@@ -212,6 +221,11 @@ def _command(given: argparse.Namespace) -> int:
             return _run(given)
         case "inventory":
             return _inventory(given)
+        case "compose":
+            from stack.compose import prepare
+
+            print("\n".join(prepare(grafana=not given.no_grafana)))
+            return 0
         case "check":
             from stack.checks import check
 

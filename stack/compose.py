@@ -4,7 +4,6 @@ All of it lies under docker/supplies and docker/rendered of the clone (git-ignor
 whatever the clone's umask was. Safe to repeat: secrets that `.env` has stay, files change only where their content did.
 """
 
-import argparse
 import filecmp
 import fnmatch
 import json
@@ -14,7 +13,6 @@ import resource
 import secrets
 import shutil
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ PYTHON = "3.13"
 LOCK_PLACES = (Path("/run/lock"), Path("/tmp"))  # noqa: S108  (mounted, not written to)
 """Where the portal looks for the machine's lock, in this order."""
 _CAP_SYS_RESOURCE = 24
-NEXT = "docker compose up --detach --build --wait"
+NEXT = "docker compose up --detach --wait"
 
 
 def lab(machine: str) -> dict[str, Any]:
@@ -97,7 +95,8 @@ def complete(file: Path, wanted: dict[str, str]) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         have = dotenv.parse(text, str(file))
-        added = [name for name in wanted if name not in have]
+        # Compose takes an empty secret for a missing one; of a name that stands twice the last line counts.
+        added = [name for name in wanted if not have.get(name) and (name not in have or name != "COMPOSE_PROFILES")]
         if added:
             lines = [f"{name}={wanted[name]}" for name in added]
             head = "" if any(name.startswith("WSLAB_DOCKER_") for name in have) else "# docker compose\n"
@@ -168,25 +167,3 @@ def _write(file: Path, text: str) -> None:
 def _open_to_all(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="./wslab compose",
-        description="Make what `docker compose up` needs of this machine: wheels for the images (docker/supplies), the "
-        "files that containers see (docker/rendered), and the secrets (.env, which keeps those that it has).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--no-grafana", action="store_true", help="leave Grafana out, where .env does not say yet")
-    given = parser.parse_args(arguments)
-    try:
-        print("\n".join(prepare(not given.no_grafana)))
-    except StackError as error:
-        sys.stderr.write(error.show() + "\n")
-        return error.code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -32,7 +32,10 @@ def parse(text: str, name: str = ".env") -> dict[str, str]:
 
 
 def load(path: Path) -> None:
-    """Put what the file says into the environment, where that does not say otherwise already."""
+    """Put what the file says into the environment, where that does not say otherwise already.
+
+    Not what is for `docker compose` only, which reads the file itself: its secrets are no business of other processes.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -40,4 +43,5 @@ def load(path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(f"{path} cannot be read: {error}", "mend it or its permissions") from None
     for name, value in parse(text, str(path)).items():
-        os.environ.setdefault(name, value)
+        if not name.startswith(("WSLAB_DOCKER_", "COMPOSE_")):
+            os.environ.setdefault(name, value)

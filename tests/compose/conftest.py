@@ -79,7 +79,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, folder / name)
         done = subprocess.run(
-            [sys.executable, "-m", "stack.compose", "--no-grafana"],
+            [sys.executable, "-m", "stack", "compose", "--no-grafana"],
             cwd=folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:

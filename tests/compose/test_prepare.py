@@ -115,6 +115,20 @@ def test_a_new_env_is_closed_to_others_and_chooses_grafana(tmp_path: Path) -> No
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_an_empty_secret_is_made_like_a_missing_one_and_an_empty_choice_stays(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("WSLAB_DOCKER_SECRET_KEY=\nCOMPOSE_PROFILES=\n")
+    assert "COMPOSE_PROFILES" not in compose.complete(file, compose.settings(grafana=True))
+    assert len(dotenv.parse(file.read_text())["WSLAB_DOCKER_SECRET_KEY"]) >= 32
+
+
+def test_the_other_lab_is_not_given_what_is_for_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    compose.complete(tmp_path / ".env", compose.settings(grafana=True))
+    dotenv.load(tmp_path / ".env")
+    assert os.environ == {}
+
+
 def test_a_broken_env_is_left_as_it_is_and_named(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\nno sense\n")
