@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +16,7 @@ from stack import dotenv
 from stack.client import Portal
 from tests.compose import standins
 from tests.compose.composition import ROOT
-from tests.compose.engine import Absent, Engine, engine
+from tests.compose.engine import Absent, Engine, engine, make_work
 
 T = TypeVar("T")
 WANTED = (
@@ -51,8 +50,7 @@ class Up:
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Engine]:
     """An engine with images for every tag."""
-    # Sockets in a deep folder have too long names.
-    work = Path(tempfile.mkdtemp(prefix="wslab-docker-", dir="/var/tmp"))
+    work = make_work()
     try:
         tars = standins.roots() if os.geteuid() == 0 else {}
         with engine(work) as running:

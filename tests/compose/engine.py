@@ -17,13 +17,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from stack import hoard
+from stack import hoard, procfs
 from stack.apt import Apt, missing_tools, sources_for
 from stack.errors import StackError
 
@@ -34,6 +35,8 @@ OLDEST = 25  # of engines: start_interval
 NEEDED = ("unshare", "nsenter", "ip", "iptables", "runc")
 POOLS = ("base=198.18.72.0/21,size=24",)
 """Networks that Docker makes up; the range is kept for benchmarking (RFC 2544)."""
+
+_WORK, _PREFIX = Path("/var/tmp"), "wslab-docker-"
 
 
 class Programs(NamedTuple):
@@ -110,6 +113,25 @@ def _major(program: str) -> int:
     return int(match[1]) if match else 0
 
 
+def _drop_cgroups(name: str) -> None:
+    """Take away the empty groups that an engine has left, in version 1's hierarchies or version 2's one."""
+    for top in [*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup", name)]:
+        for group in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        with contextlib.suppress(OSError):
+            top.rmdir()
+
+
+def make_work() -> Path:
+    """A new folder for an engine. It is not deep: a socket's path is short. Those of dead test runs are taken away."""
+    for left in _WORK.glob(f"{_PREFIX}*"):
+        if not Path("/proc", left.name.removeprefix(_PREFIX).split("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+            _drop_cgroups(left.name)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_WORK))
+
+
 class Engine:
     """A running one."""
 
@@ -128,12 +150,16 @@ class Engine:
             "--bip=198.18.71.1/24",
             *(f"--default-address-pool={pool}" for pool in POOLS),
             "--ip6tables=false",
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            f"--cgroup-parent=/{work.name}",
         ]
+        parent = os.getpid()
         with self.log.open("wb") as log:
             self._outside = subprocess.Popen(
                 ["nice", "unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",
                  "sh", "-c", 'ip link set lo up && exec dockerd "$@"', "dockerd", *options],
                 env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=lambda: procfs.die_with_parent(parent, signal.SIGKILL),  # noqa: PLW1509  (no threads yet)
             )  # fmt: skip
 
     @property
@@ -163,26 +189,27 @@ class Engine:
         except subprocess.TimeoutExpired:
             self._outside.kill()  # --kill-child: the first process in there goes too, and with it all of them
             self._outside.wait()
+        _drop_cgroups(self.work.name)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The engine's own API (docs.docker.com/reference/api/engine); a file is sent as it is."""
-        connection = http.client.HTTPConnection("localhost", timeout=300)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(300)
-        with contextlib.closing(connection):
+    def ask(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        """The engine's own API (docs.docker.com/reference/api/engine). A dict is sent as JSON, a file as it is."""
+        with contextlib.closing(http.client.HTTPConnection("localhost", timeout=300)) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(300)
             connection.sock.connect(str(self.socket))
-            connection.request(method, path, body=body)
+            sent = json.dumps(body) if isinstance(body, dict) else body
+            connection.request(method, path, sent, {"Content-Type": kind} if body is not None else {})
             answer = connection.getresponse()
             content = answer.read()
-            assert answer.status < 400, content
-            return json.loads(content) if answer.headers.get_content_type() == "application/json" else content
+        assert answer.status < 400, content
+        return json.loads(content) if answer.headers.get_content_type() == "application/json" else content.decode()
 
     def load(self, tar: Path, image: str) -> None:
         """Make an image of a root's files."""
         name, _, tag = image.rpartition(":")
         with tar.open("rb") as stream:
-            said = self.ask("POST", f"/images/create?fromSrc=-&repo={name}&tag={tag}", stream)
-        assert b'"error"' not in (said if isinstance(said, bytes) else json.dumps(said).encode()), said
+            said = self.ask("POST", f"/images/create?fromSrc=-&repo={name}&tag={tag}", stream, "application/x-tar")
+        assert '"error"' not in json.dumps(said), said
 
     def compose(
         self, folder: Path, *arguments: str, seconds: float = 600, **more: str
@@ -222,16 +249,10 @@ class Engine:
 
     def output(self, container: str, *command: str) -> str:
         """What a command in a container says."""
-        body = json.dumps({"Cmd": command, "AttachStdout": True, "Tty": True})
-        connection = http.client.HTTPConnection("localhost", timeout=60)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(60)
-        with contextlib.closing(connection):
-            connection.sock.connect(str(self.socket))
-            connection.request("POST", f"/containers/{container}/exec", body, {"Content-Type": "application/json"})
-            number = json.loads(connection.getresponse().read())["Id"]
-            connection.request("POST", f"/exec/{number}/start", '{"Tty": true}', {"Content-Type": "application/json"})
-            return connection.getresponse().read().decode().replace("\r\n", "\n")
+        wanted = {"Cmd": command, "AttachStdout": True, "Tty": True}
+        number = self.ask("POST", f"/containers/{container}/exec", wanted)["Id"]
+        said: str = self.ask("POST", f"/exec/{number}/start", {"Tty": True})
+        return said.replace("\r\n", "\n")
 
 
 @contextlib.contextmanager
