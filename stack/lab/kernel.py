@@ -208,11 +208,16 @@ def ip(*lines: str) -> str:
     return done.stderr.strip()
 
 
-def remove_cgroup(path: Path) -> None:
-    """Remove a cgroup without processes, and those below it."""
-    for folder, _, _ in os.walk(path, topdown=False):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
+def remove_cgroup(path: Path, limit_s: float = 5.0) -> None:
+    """Remove a cgroup without living processes, and those below it; a killed one is in it until its parent reaps it."""
+    deadline = time.monotonic() + limit_s
+    while path.is_dir():
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if not path.is_dir() or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def clear(machine: str) -> None:

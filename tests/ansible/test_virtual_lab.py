@@ -256,6 +256,19 @@ def test_another_clones_lab_is_named_and_left_alone(virtual_lab: VirtualLab, tmp
     assert virtual_lab.run("status").returncode == 0
 
 
+def test_a_cgroup_goes_as_soon_as_the_last_killed_process_in_it_is_reaped(virtual_lab: VirtualLab) -> None:
+    path = kernel.cgroup_roots()[0] / "wslab-test"
+    path.mkdir()
+    child = subprocess.Popen(["sleep", "600"])
+    (path / "cgroup.procs").write_text(f"{child.pid}\n")
+    child.kill()
+    reaping = threading.Timer(0.3, child.wait)
+    reaping.start()
+    kernel.remove_cgroup(path)
+    reaping.join()
+    assert not path.exists()
+
+
 # The lab is down, or half up
 
 
