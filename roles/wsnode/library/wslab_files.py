@@ -1,0 +1,1 @@
+../../prometheus/library/wslab_files.py
