@@ -3,6 +3,9 @@
 import copy
 import importlib.util
 import json
+import re
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.ansible.conftest import VirtualLab
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/host_tuning"
@@ -533,3 +538,132 @@ def test_a_record_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     tree(tmp_path, **{"record.json": "{"})
     with pytest.raises(ValueError, match="Expecting"):
         looking.seen(tmp_path, [], ["/etc/x"], "mark", "/record.json", 1)
+
+
+# --- on hosts ---------------------------------------------------------------------------------------------------------
+
+SERVER_HOST, GENERATOR_HOST = "server", "load-1"
+RECAP = re.compile(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
+Changes = dict[str, int]
+
+
+def play(lab: VirtualLab, playbook: str, *options: str, fails: bool = False) -> tuple[Changes, str]:
+    """Run the role alone on the two hosts; changes by host, and what was said."""
+    hosts = f"{SERVER_HOST},{GENERATOR_HOST}"
+    done = lab.play(playbook, "--tags", "host_tuning", "--limit", hosts, "-e", "teardown_yes=true", *options)
+    said = done.stdout + done.stderr
+    recap = RECAP.findall(done.stdout)
+    assert (done.returncode != 0) == fails, said
+    assert any(int(failed) for *_, failed in recap) == fails, said
+    return {name: int(changed) for name, changed, *_ in recap}, " ".join(said.split()).replace("''", "'")
+
+
+def tune(lab: VirtualLab, *options: str) -> Changes:
+    return play(lab, "site.yml", *options)[0]
+
+
+def in_force(lab: VirtualLab, host: str, keys: Iterable[str]) -> dict[str, str]:
+    names = sorted(keys)
+    said = lab.on(host, "cat", *(f"/proc/sys/{name.replace('.', '/')}" for name in names))
+    return dict(zip(names, (" ".join(line.split()) for line in said.splitlines()), strict=True))
+
+
+def traces(lab: VirtualLab, host: str) -> list[str]:
+    """The files that the role leaves on a host while it is tuned."""
+    places = "/etc/sysctl.d /etc/security/limits.d /etc/udev /var/lib/wslab"
+    find = f"find {places} -type f '(' -name '*wslab*' -o -name 'host_tuning*' ')' 2>/dev/null || :"
+    return lab.on(host, "sh", "-c", find).split()
+
+
+def restart(lab: VirtualLab, host: str) -> None:
+    """`systemctl reboot` on a host, and wait until it is back."""
+    marker = "/run/before-the-reboot"
+    lab.on(host, "touch", marker)
+    lab.on(host, "systemctl", "reboot")
+    deadline = time.monotonic() + 60
+    back = ("exec", host, "--", "sh", "-c", f"test ! -e {marker} && systemctl is-active sysinit.target")
+    while lab.run(*back).returncode != 0:
+        assert time.monotonic() < deadline, f"{host} does not come back"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def bare(virtual_lab: VirtualLab) -> Iterator[VirtualLab]:
+    """The lab, not tuned before and after; each test leaves it so."""
+    play(virtual_lab, "playbooks/teardown.yml")
+    yield virtual_lab
+    play(virtual_lab, "playbooks/teardown.yml")
+
+
+def test_a_wrong_variable_is_named_before_anything_is_touched(bare: VirtualLab) -> None:
+    variables = {"host_tuning_extra": {"net.ipv4.tcp_tw_recycle": 1}}
+    changes, said = play(bare, "site.yml", "-e", json.dumps(variables), fails=True)
+    assert "host_tuning_extra, net.ipv4.tcp_tw_recycle, is 1: refused, since it broke clients behind NAT" in said
+    assert set(changes.values()) == {0}
+    assert traces(bare, SERVER_HOST) == []
+
+
+def test_a_file_that_would_win_at_boot_is_named_before_anything_is_touched(bare: VirtualLab) -> None:
+    file = "/etc/sysctl.d/zz-admin.conf"
+    bare.on(SERVER_HOST, "sh", "-c", f"echo net.core.somaxconn=128 > {file}")
+    try:
+        changes, said = play(bare, "site.yml", fails=True)
+    finally:
+        bare.on(SERVER_HOST, "rm", file)
+    assert f"net.core.somaxconn: {file} sets 128 at boot, after /etc/sysctl.d/99-wslab.conf with 65535" in said
+    assert set(changes.values()) == {0}
+    assert traces(bare, SERVER_HOST) == []
+
+
+def test_hosts_are_tuned_once_kept_tuned_over_a_reboot_and_given_back(bare: VirtualLab) -> None:
+    own, machines, nobodys = "net.ipv4.tcp_keepalive_time", "fs.pipe-max-size", "net.core.netdev_max_backlog"
+    keys = {*SERVER, *GENERATOR, own}
+    was = {host: in_force(bare, host, keys) for host in (SERVER_HOST, GENERATOR_HOST)}
+    wanted = {SERVER_HOST: {**was[SERVER_HOST], **SERVER}, GENERATOR_HOST: {**was[GENERATOR_HOST], **GENERATOR}}
+    for host, values in wanted.items():
+        for key in ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"):  # the host's own minimum and default stay
+            values[key] = " ".join([*was[host][key].split()[:2], "1048576"])
+    file, record = "/etc/sysctl.d/99-wslab.conf", "/var/lib/wslab/host_tuning.json"
+
+    def are() -> dict[str, dict[str, str]]:
+        return {host: in_force(bare, host, keys) for host in wanted}
+
+    changes, said = play(bare, "site.yml", "--check", "--diff")  # on a bare host: all is listed, nothing is done
+    assert all(changes.values())
+    assert "+net.core.somaxconn = 65535" in said
+    assert "+net.ipv4.ip_local_port_range = 1024 65535" in said
+    assert (are(), traces(bare, SERVER_HOST)) == (was, [])
+
+    machine = Path("/proc/sys/fs/pipe-max-size").read_text()  # settings of one's own, two of which a container has not
+    more = {own: 300, machines: 2 * int(machine), nobodys: 5000}
+    changes, said = play(bare, "site.yml", "-e", json.dumps({"host_tuning_extra": more}))
+    assert all(changes.values())
+    assert f"{machines} (the machine's, not a systemd-nspawn container's)" in said
+    assert f"{nobodys} (not there in a systemd-nspawn container)" in said
+    assert Path("/proc/sys/fs/pipe-max-size").read_text() == machine
+    assert are() == {host: {**values, own: "300"} for host, values in wanted.items()}
+    assert bare.on(SERVER_HOST, "stat", "-c", "%a %U", "/var/lib/wslab", record) == "700 root\n600 root\n"
+
+    assert all(tune(bare).values())  # without them they are as they were
+    assert are() == wanted
+    assert tune(bare) == {SERVER_HOST: 0, GENERATOR_HOST: 0}
+
+    bare.on(SERVER_HOST, "sh", "-c", "echo 128 > /proc/sys/net/core/somaxconn")
+    changes, said = play(bare, "site.yml", "--check", "--diff")
+    assert changes == {SERVER_HOST: 1, GENERATOR_HOST: 0}
+    assert "-net.core.somaxconn = 128 +net.core.somaxconn = 65535" in said
+
+    restart(bare, GENERATOR_HOST)
+    assert in_force(bare, GENERATOR_HOST, keys) == wanted[GENERATOR_HOST]
+    assert tune(bare) == {SERVER_HOST: 1, GENERATOR_HOST: 0}
+    assert are() == wanted
+
+    changes = tune(bare, "--limit", SERVER_HOST, "-e", "host_tuning_profile=baseline")
+    assert changes[SERVER_HOST] > 0
+    assert are() == {SERVER_HOST: was[SERVER_HOST], GENERATOR_HOST: wanted[GENERATOR_HOST]}
+    assert traces(bare, SERVER_HOST) == []
+    assert {file, record} <= set(traces(bare, GENERATOR_HOST))
+    changes, _ = play(bare, "playbooks/teardown.yml")
+    assert changes[SERVER_HOST] == 0
+    assert changes[GENERATOR_HOST] > 0
+    assert (are(), traces(bare, GENERATOR_HOST)) == (was, [])
