@@ -1,4 +1,4 @@
-"""One engine, and the lab of docker-compose.yml up in it, for all tests here that need them."""
+"""One engine, and the lab of docker-compose.yml up in it, for the tests that need them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Up:
         return done.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def docker() -> Iterator[Engine]:
     """An engine with images for every tag."""
     work = make_work()
@@ -62,7 +62,7 @@ def docker() -> Iterator[Engine]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This clone as a user who has just typed `./wslab compose` has it, under a umask that shuts others out."""
     folder = tmp_path_factory.mktemp("compose") / "clone"
@@ -87,7 +87,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def up(docker: Engine, clone: Path) -> Up:
     """The lab, all of it healthy."""
     for words in (["build"], ["up", "--detach", "--wait", "--wait-timeout", "240"]):

@@ -107,6 +107,13 @@ def test_the_first_administrator_has_the_password_of_env(up: Up) -> None:
     assert up.engine.inside(lambda: log_in("x" + password)) == "http://127.0.0.1:8000/accounts/login/"
 
 
+def test_management_commands_and_a_backup_work_as_the_page_shows_them(up: Up) -> None:
+    said = up.compose("exec", "-T", "portal", "python", "-m", "portal.manage", "ensure_admin", "--json")
+    assert json.loads(said) == {"username": "admin", "password": None}
+    dump = up.compose("exec", "-T", "postgres", "pg_dump", "--username", "wslab", "wslab")
+    assert "CREATE TABLE public.runs_run (" in dump
+
+
 def test_a_run_waits_for_this_machines_lock_and_brings_its_result(up: Up) -> None:
     lock = MachineLock(labfile.machine(), Holder("r-other", "http://other.example"))
     eventually(lock.acquire, 180)  # another lab of this machine may have a load going

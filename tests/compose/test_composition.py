@@ -260,3 +260,12 @@ def test_grafana_is_given_what_its_provisioning_asks_for() -> None:
     assert asked <= environment.keys()
     assert f"./docker/rendered/grafana/dashboards:{environment['DASHBOARDS']}:ro" in services()["grafana"]["volumes"]
     assert services()["grafana"]["profiles"] == ["grafana"]
+
+
+def test_the_page_names_every_setting_and_every_port() -> None:
+    page = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
+    for found in variables(composition()):
+        assert f"`{found.name}`" in page, found.name
+    for service in services().values():
+        for port in service.get("ports", []):
+            assert re.search(rf"^\| .*\b{default(port).split(':')[1]}\b.* \|", page, re.MULTILINE), port
