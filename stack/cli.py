@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         "A lab that is up already is used, and left as it is.",
         "./wslab demo",
         "./wslab demo --exit --json result.json; echo $?",
+        "sudo ./wslab demo --virtual --exit",
+    )
+    demo.add_argument(
+        "--virtual",
+        action="store_true",
+        help="on several hosts of this machine, provisioned by Ansible and reached by SSH (needs root; see lab --help)",
     )
     demo.add_argument("--exit", action="store_true", help="end after the run, with its exit code")
     _result_options(demo)
@@ -240,6 +246,10 @@ def _demo(given: argparse.Namespace) -> int:
     from stack.demo import demo
 
     file = runs.json_path(given.json)
+    if given.virtual:
+        from stack.lab import demo as virtual
+
+        return virtual.run(paths.make_state_dir().resolve(), leave=given.exit, file=file, strict=given.strict)
     return demo(paths.make_state_dir(), leave=given.exit, file=file, strict=given.strict)
 
 

@@ -13,14 +13,15 @@ from stack.terminal import Progress, duration
 SCENARIO = "smoke"
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A signal's handler: as Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def demo(state: Path, *, leave: bool, file: Path | None, strict: bool) -> int:
     """Returns the run's exit code; 2 when it was interrupted before its end."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     progress = Progress()
     starting = lifecycle.Starting(state, bound=True, progress=progress)
     code = runs.NOT_RUN
@@ -31,7 +32,7 @@ def demo(state: Path, *, leave: bool, file: Path | None, strict: bool) -> int:
             f"up after {duration(time.monotonic() - begun)}" if starting.ours else "up already; used and left as it is"
         )
         print(f"the lab is {how}\n{status.addresses(found, starting.admin)}\n", flush=True)
-        code, broken_off = _one_run(Portal.of(found, state), progress, file, strict=strict)
+        code, broken_off = one_run(Portal.of(found, state), progress, file, strict=strict)
         if starting.ours and not leave and not broken_off:
             print("\nThe lab stays up until Ctrl-C.", flush=True)
             _stay(state)
@@ -44,7 +45,8 @@ def demo(state: Path, *, leave: bool, file: Path | None, strict: bool) -> int:
     return code
 
 
-def _one_run(portal: Portal, progress: Progress, file: Path | None, *, strict: bool) -> tuple[int, bool]:
+def one_run(portal: Portal, progress: Progress, file: Path | None, *, strict: bool) -> tuple[int, bool]:
+    """Queue `smoke`, follow it to its end and show its result: the exit code, and whether the user broke it off."""
     earlier = [row for row in portal.runs(state="finished") if row.get("scenario") == SCENARIO]
     run = portal.queue(SCENARIO, {}, None, False)
     progress.say(f"run {run['run_id']} of {SCENARIO} is queued: {run['url']}")
