@@ -1,6 +1,7 @@
 #!/usr/bin/python
 """Makes a release of the portal the one that runs: database backed up and migrated, scenarios and administrator there,
-then one symlink switched. What fails leaves the release before it running, on the database that it knows.
+then settings and one symlink switched. What fails leaves the release before it running, with the settings and on the
+database that it knows.
 
 The portal's own commands do the work, as its user and with its settings, in a transient unit of systemd (systemd reads
 the settings just as it does for the services). No secret is in an argument or in what is returned.
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ options:
     description: Stopped while the database is migrated.
     type: list
     elements: str
+    required: true
+  settings:
+    description: Text of the settings file.
+    type: str
+    required: true
+  settings_file:
+    description: Where it is.
+    type: path
+    required: true
+  settings_group:
+    description: Who but root may read it.
+    type: str
     required: true
   broker_group:
     description: Group that the broker's socket is for; empty where it has none.
@@ -77,6 +90,9 @@ EXAMPLES = r"""
     release: 0123456789ab
     state_folder: /var/lib/wslab-portal
     units: [wslab-portal.service]
+    settings: "WSLAB_STATE=/var/lib/wslab-portal\n"
+    settings_file: /etc/wslab/portal.env
+    settings_group: wslab-portal
     password_file: /etc/wslab/admin_password
 """
 
@@ -111,6 +127,33 @@ class Portal:
         self.root = Path(asked["root"])
         self.folder = self.root / "releases" / asked["release"]
         self.current = self.root / "current"
+        self.settings = Path(asked["settings_file"])
+        self.in_use = self.settings
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the settings are in place, for the right readers."""
+        try:
+            found, text = self.settings.stat(), self.settings.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        gid = group_id(self.asked["settings_group"])
+        return (text, found.st_uid, found.st_gid, found.st_mode & 0o7777) == (self.asked["settings"], 0, gid, 0o640)
+
+    @contextmanager
+    def new_settings(self) -> Iterator[None]:
+        """Meanwhile the commands have the new settings; they take the place of the old ones only if all goes well."""
+        self.in_use = self.settings.with_name(f".{self.settings.name}.new")
+        gid = group_id(self.asked["settings_group"])
+        if gid is None:
+            raise Failed(f"this host has no group {self.asked['settings_group']}, which the portal's user brings")
+        write(self.in_use, self.asked["settings"], 0o640, gid)
+        try:
+            yield
+            self.in_use.replace(self.settings)
+        finally:
+            self.in_use.unlink(missing_ok=True)
+            self.in_use = self.settings
 
     def command(self, *arguments: str, say: str = "") -> str:
         """Run something of the release as the portal; its standard output.
@@ -119,12 +162,12 @@ class Portal:
             Failed: it failed, with the last lines of what it said.
         """
         done = subprocess.run(
-            [self.root / "manage", *arguments], env={**os.environ, "WSLAB_RELEASE": str(self.folder)}, input=f"{say}\n",
-            capture_output=True, text=True, errors="replace", check=False,
+            [self.root / "manage", *arguments], input=f"{say}\n", capture_output=True, text=True, errors="replace",
+            env={**os.environ, "WSLAB_RELEASE": str(self.folder), "WSLAB_SETTINGS": str(self.in_use)}, check=False,
         )  # fmt: skip
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or "without a word").splitlines()
-            last = [line for line in said if not line.startswith((" ", "Traceback"))][-3:] or said[-1:]
+            last = [line for line in said if line and not line.startswith((" ", "Traceback"))][-3:] or said[-1:]
             raise Failed(f"`manage {' '.join(arguments[:2])}` failed: {' / '.join(last)}")
         return done.stdout
 
@@ -176,6 +219,24 @@ class Portal:
         for path in (self.root / "venvs").iterdir():
             if path.name not in environments:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def group_id(name: str) -> int | None:
+    """None where there is no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def write(file: Path, text: str, mode: int, gid: int) -> None:
+    """A new file of root's, never open to more than it is to be in the end."""
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        os.fchown(stream.fileno(), os.getuid(), gid)
+        os.fchmod(stream.fileno(), mode)
+        stream.write(text)
 
 
 def systemctl(*arguments: str) -> int:
@@ -250,9 +311,7 @@ def keep_password(file: Path, password: str) -> None:
         file.unlink(missing_ok=True)
         return
     beside = file.with_name(f".{file.name}.new")
-    beside.unlink(missing_ok=True)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(f"{password}\n")
+    write(beside, f"{password}\n", 0o600, os.getgid())
     beside.replace(file)
 
 
@@ -264,30 +323,43 @@ def activate(portal: Portal, *, really: bool) -> tuple[list[str], bool]:
     """
     asked, file = portal.asked, Path(portal.asked["password_file"])
     switched = [] if portal.is_current else [f"release {asked['release']}"]
+    settled = [] if portal.current.exists() and portal.has_settings else [f"settings {portal.settings}"]
     stale = [f"{file} away: portal_admin_password is set"] if asked["password"] and file.exists() else []
-    if not really and switched:
-        return [*switched, *stale], False
-    password = asked["password"] or kept_password(file) or secrets.token_urlsafe(15)
-    wanted, database = portal.wanted(password)
-    done, made = [*wanted, *switched, *stale], False
+    if not really and (switched or settled):
+        return [*switched, *settled, *stale], False
+    with portal.new_settings() if settled else nullcontext():
+        done, made = prepare(portal, really=really)
     if not really:
-        return done, False
-    if migrations := [line for line in wanted if line.startswith("migration ")]:
-        copy = migrate(portal, migrations, database)
-        done += [f"backup {copy}"] if copy else []
-        wanted, _ = portal.wanted(password)
-        done += wanted
-    if wanted:
-        # Written before it holds: a password that was made and lost would lock everybody out.
-        if made := not asked["password"] and "administrator" in wanted:
-            keep_password(file, password)
-        portal.bootstrap(password)
+        return [*done, *stale], False
     if stale:
         keep_password(file, "")
     if switched:
         before = portal.current.resolve().name
         portal.switch()
         portal.drop_others(before)
+    return [*done, *switched, *settled, *stale], made
+
+
+def prepare(portal: Portal, *, really: bool) -> tuple[list[str], bool]:
+    """What the database lacks for the release.
+
+    Returns, Raises: as `activate`.
+    """
+    asked, file = portal.asked, Path(portal.asked["password_file"])
+    password = asked["password"] or kept_password(file) or secrets.token_urlsafe(15)
+    wanted, database = portal.wanted(password)
+    if not (really and wanted):
+        return wanted, False
+    done = list(wanted)
+    if migrations := [line for line in wanted if line.startswith("migration ")]:
+        copy = migrate(portal, migrations, database)
+        wanted, _ = portal.wanted(password)
+        done += [*([f"backup {copy}"] if copy else []), *wanted]
+    made = not asked["password"] and "administrator" in wanted
+    if made:  # written before it holds: a password that was made and lost would lock everybody out
+        keep_password(file, password)
+    if wanted:
+        portal.bootstrap(password)
     return done, made
 
 
@@ -299,6 +371,9 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "state_folder": {"type": "path", "required": True},
             "units": {"type": "list", "elements": "str", "required": True},
+            "settings": {"type": "str", "required": True, "no_log": True},
+            "settings_file": {"type": "path", "required": True},
+            "settings_group": {"type": "str", "required": True},
             "broker_group": {"type": "str", "default": ""},
             "username": {"type": "str", "default": "admin"},
             "password": {"type": "str", "default": "", "no_log": True},
@@ -309,15 +384,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     group = module.params["broker_group"]
-    try:
-        if group and not module.check_mode:
-            grp.getgrnam(group)
-        done, made = activate(Portal(module.params), really=not module.check_mode)
-    except KeyError:
+    if group and not module.check_mode and group_id(group) is None:
         module.fail_json(
             msg=f"portal_broker_url is a socket of group {group}, which this host does not have; "
             "fix: role redis before this one, or portal_broker_url of another Redis"
         )
+    try:
+        done, made = activate(Portal(module.params), really=not module.check_mode)
     except Failed as error:
         module.fail_json(msg=str(error))
     module.exit_json(

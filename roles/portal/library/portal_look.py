@@ -1,9 +1,9 @@
 #!/usr/bin/python
 """Looks at a control host before anything is touched: is it fit for the portal, and what is there? Changes nothing."""
 
+import contextlib
 import hashlib
 import os
-import socket
 import ssl
 import stat
 import subprocess
@@ -134,17 +134,31 @@ def last(text: str) -> str:
     return (text.strip().splitlines() or ["no word"])[-1]
 
 
-def is_taken(port: int) -> bool:
-    """Whether something listens on the loopback address."""
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+def listening(port: int) -> set[str]:
+    """Inodes of the sockets that listen on a TCP port, of the loopback address or of all."""
+    near = {"00000000", "0100007F", "0" * 32, f"{'0' * 24}01000000"}
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                words = line.split()
+                address, _, number = words[1].partition(":")
+                if words[3] == "0A" and int(number, 16) == port and address in near:
+                    found.add(words[9])
+    return found
+
+
+def holder(port: int, unit: str) -> str:
+    """Which process that is not the unit's listens on a port; empty for none."""
+    sockets = {f"socket:[{inode}]" for inode in listening(port)}
+    for folder in Path("/proc").glob("[0-9]*") if sockets else ():
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.settimeout(2)
-                if probe.connect_ex((address, port)) == 0:
-                    return True
-        except OSError:  # no such family here
+            links = {os.readlink(entry) for entry in (folder / "fd").iterdir()}
+            if links & sockets and unit not in (folder / "cgroup").read_text(encoding="utf-8"):
+                return f"{(folder / 'comm').read_text(encoding='utf-8').strip()} (pid {folder.name})"
+        except OSError:  # it has ended meanwhile
             continue
-    return False
+    return ""
 
 
 def says(verb: str, unit: str) -> bool:
@@ -225,10 +239,8 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
     """
     major, minor = python_version(asked["python"])
     for port, unit in asked["ports"].items():
-        if not says("is-active", unit) and is_taken(int(port)):
-            raise Unfit(
-                f"port {port} is wanted for {unit}, but something else listens there: ss -ltnp 'sport = :{port}'"
-            )
+        if other := holder(int(port), unit):
+            raise Unfit(f"port {port} is wanted for {unit}, but {other} listens there; fix: end that, or another port")
     tls = asked["certificate"]
     return {
         "python": f"{major}.{minor}",

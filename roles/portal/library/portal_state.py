@@ -27,6 +27,10 @@ options:
     type: list
     elements: str
     required: true
+  ready:
+    description: What a unit's processes say when they have come up, by unit.
+    type: dict
+    default: {}
   port:
     description: Of the portal on 127.0.0.1.
     type: int
@@ -104,7 +108,7 @@ def shown(command: list[str]) -> str:
 
 def properties(unit: str) -> dict[str, str]:
     """Of a unit."""
-    names = "ActiveState,SubState,UnitFileState,MainPID,InvocationID,ActiveEnterTimestampMonotonic,User"
+    names = "ActiveState,SubState,UnitFileState,Job,MainPID,InvocationID,ActiveEnterTimestampMonotonic,User"
     lines = shown(["systemctl", "show", f"--property={names}", unit]).splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
@@ -133,15 +137,17 @@ def asked_for_health(port: int) -> str:
     return "" if (answer.status, text) == (200, "ok") else f"/healthz says {answer.status} {text!r}, wanted 200 'ok'"
 
 
-def down(units: list[str]) -> list[str]:
-    """Units that do not run, or would not after a reboot."""
-    found = {unit: properties(unit) for unit in units}
-    return [
-        f"{unit} is {one.get('ActiveState')} ({one.get('SubState')}) and {one.get('UnitFileState') or 'unknown'}, "
-        "wanted active and enabled"
-        for unit, one in found.items()
-        if (one.get("ActiveState"), one.get("UnitFileState")) != ("active", "enabled")
-    ]
+def down(unit: str, word: str) -> str:
+    """Why a unit is not up; empty when it is, would be after a reboot, and has said its word (if it has one)."""
+    one = properties(unit)
+    if one.get("Job", "0") not in ("", "0"):
+        return f"{unit} is being started"
+    if (one.get("ActiveState"), one.get("UnitFileState")) != ("active", "enabled"):
+        state, file = f"{one.get('ActiveState')} ({one.get('SubState')})", one.get("UnitFileState") or "unknown"
+        return f"{unit} is {state} and {file}, wanted active and enabled"
+    if word and not any(word in line for line in journal(unit, one["InvocationID"])):
+        return f"{unit} has not said {word!r} yet"
+    return ""
 
 
 def check_release(units: list[str], release: str, user: str) -> None:
@@ -222,6 +228,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "str", "required": True},
+            "ready": {"type": "dict", "default": {}},
             "port": {"type": "int", "required": True},
             "release": {"type": "path", "required": True},
             "environment_file": {"type": "path", "required": True},
@@ -236,7 +243,13 @@ def main() -> None:
     )
     asked: dict[str, Any] = module.params
     began = time.monotonic()
-    while wrong := [*down(asked["units"]), *([said] if (said := asked_for_health(asked["port"])) else [])]:
+    while True:
+        faults = [
+            *(down(unit, asked["ready"].get(unit, "")) for unit in asked["units"]),
+            asked_for_health(asked["port"]),
+        ]
+        if not (wrong := [fault for fault in faults if fault]):
+            break
         if time.monotonic() - began > asked["timeout_s"]:
             last = {unit: journal(unit) for unit in asked["units"]}
             module.fail_json(
@@ -254,7 +267,10 @@ def main() -> None:
     for unit in asked["units"]:
         found, is_new = errors(unit)
         if found and is_new:
-            module.fail_json(msg=f"errors in the journal since the start: {' / '.join(found[-SHOWN:])}")
+            module.fail_json(
+                msg=f"errors in the journal since the start: {' / '.join(found[-SHOWN:])}; "
+                f"where it is mended already: systemctl restart {unit}"
+            )
         if found:
             module.warn(f"{len(found)} errors in the journal since the start, the last one: {found[-1]}")
     module.exit_json(changed=False, healthy_s=healthy_s)
