@@ -286,7 +286,7 @@ def interpreter(python: str) -> str:
         raise ValueError(f"wsnode_python is {python}, {wanted} ({error})") from None
     version = said.stdout.strip()
     if said.returncode:
-        raise ValueError(f"wsnode_python is {python}, {wanted} ({version.splitlines()[-1:]})")
+        raise ValueError(f"wsnode_python is {python}, {wanted} ({version.rpartition(chr(10))[2] or 'no word'})")
     if tuple(map(int, version.split("."))) < OLDEST:
         raise ValueError(f"wsnode_python is {python}, which is Python {version}, {wanted}")
     return version
