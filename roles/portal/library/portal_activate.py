@@ -138,7 +138,8 @@ class Portal:
         except FileNotFoundError:
             return False
         gid = group_id(self.asked["settings_group"])
-        return (text, found.st_uid, found.st_gid, found.st_mode & 0o7777) == (self.asked["settings"], 0, gid, 0o640)
+        have = (text, found.st_uid, found.st_gid, found.st_mode & 0o7777)
+        return have == (self.asked["settings"], os.getuid(), gid, 0o640)
 
     @contextmanager
     def new_settings(self) -> Iterator[None]:
