@@ -11,6 +11,7 @@ flock 9
 rm -rf --one-file-system -- "$building"
 
 # What dpkg leaves out here it leaves out on the hosts too, for what roles install.
+# shellcheck disable=SC2016  # the hooks' "$1" is mmdebstrap's
 mmdebstrap --mode=root --variant=minbase --format=directory --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
