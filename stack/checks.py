@@ -75,6 +75,7 @@ CHECKS = [
         "architecture", lambda: [sys.executable, "-c", "from importlinter.cli import lint_imports_command as m; m()"]
     ),
     Check("yamllint", _yamllint),
+    Check("ansible-lint", _module("ansiblelint", "--offline", "--strict", "-q", "--nocolor")),
     Check("djlint format", _djlint("--check")),
     Check("djlint", _djlint("--lint")),
     Check("shellcheck", _shellcheck),

@@ -71,7 +71,8 @@ def _names(text: str, where: str) -> set[str]:
     except jinja2.TemplateSyntaxError as error:
         raise AssertionError(f"{where}: {error}: {text}") from error
     found = list(tree.find_all(jinja2.nodes.Name))
-    return {name.name for name in found if name.ctx == "load"} - {name.name for name in found if name.ctx != "load"}
+    made = {name.name for name in found if name.ctx != "load"} | {"loop"}
+    return {name.name for name in found if name.ctx == "load"} - made
 
 
 def _in(value: object, where: str, bare: frozenset[str] = frozenset(), is_bare: bool = False) -> set[str]:

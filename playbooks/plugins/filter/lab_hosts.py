@@ -17,8 +17,12 @@ options:
   entries: {description: Entries of now., type: list, elements: dict, required: true}
   last: {description: Entries of the last lab.json., type: list, elements: dict, required: true}
 """
-EXAMPLES = "{{ names | lab_hosts(entries, last) }}"
-RETURN = "_value: {description: Entries in the order of the names., type: list, elements: dict}"
+EXAMPLES = """
+hosts: "{{ names | lab_hosts(entries, last) }}"
+"""
+RETURN = """
+_value: {description: Entries in the order of the names., type: list, elements: dict}
+"""
 
 Entry = Mapping[str, Any]
 
