@@ -149,4 +149,9 @@ def test_the_example_of_a_dotenv_file_can_be_used_as_it_is_and_uncommented() -> 
     text = (paths.ROOT / ".env.example").read_text()
     assert dotenv.parse(text) == {}
     uncommented = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#WSLAB"))
-    assert set(dotenv.parse(uncommented)) == {"WSLAB_STATE", "WSLAB_ALLOWED_HOSTS", "WSLAB_BEHIND_PROXY", "WSLAB_INVENTORY"}
+    assert set(dotenv.parse(uncommented)) == {
+        "WSLAB_STATE",
+        "WSLAB_ALLOWED_HOSTS",
+        "WSLAB_BEHIND_PROXY",
+        "WSLAB_INVENTORY",
+    }

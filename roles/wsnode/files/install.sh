@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Makes an environment from VENV.wheels, which goes afterwards: sh -eu install.sh VENV PYTHON. Whole when .complete is there.
 # Debian's python3 has neither pip nor ensurepip: pip runs out of its own wheel, and is not installed.
 venv=$1
