@@ -268,7 +268,8 @@ def test_units_are_hardened_and_function_comes_first(written: dict[str, dict[str
     for host, path in (("server", SERVER_UNIT), ("server", AGENT_UNIT), ("load-1", AGENT_UNIT)):
         text = written[host][path]
         assert re.search(r"^RestrictAddressFamilies=.*AF_NETLINK", text, re.MULTILINE)
-        assert not re.search(r"^(ProcSubset|IPAddressDeny|SystemCallFilter=~.*@resources)", text, re.MULTILINE)
+        assert re.search(r"^SystemCallFilter=@system-service .*\badjtimex\b", text, re.MULTILINE)
+        assert not re.search(r"^(ProcSubset|ProtectClock|IPAddressDeny|SystemCallFilter=~.*@res)", text, re.MULTILINE)
         unit = tmp_path / Path(path).name
         # The threshold is of ten times the exposure; a folder of root's stands for the program, which is not here.
         unit.write_text(re.sub(r"/opt/wsnode/venv/bin/wsnode", "/bin/true", text))
