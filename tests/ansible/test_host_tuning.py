@@ -1,9 +1,11 @@
 """Role host_tuning: its table, what follows from what is seen on a host, and the hosts of the virtual lab."""
 
+import contextlib
 import copy
 import importlib.util
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -580,11 +582,14 @@ def restart(lab: VirtualLab, host: str) -> None:
     marker = "/run/before-the-reboot"
     lab.on(host, "touch", marker)
     lab.on(host, "systemctl", "reboot")
-    deadline = time.monotonic() + 60
-    back = ("exec", host, "--", "sh", "-c", f"test ! -e {marker} && systemctl is-active sysinit.target")
-    while lab.run(*back).returncode != 0:
-        assert time.monotonic() < deadline, f"{host} does not come back"
+    deadline = time.monotonic() + 90
+    look = ("exec", host, "--", "sh", "-c", f"test ! -e {marker} && systemctl is-active sysinit.target")
+    back = False
+    while not back:
+        assert time.monotonic() < deadline, f"{host} does not come back: {lab.run('status').stdout}"
         time.sleep(0.1)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a command that met the guest's end
+            back = lab.run(*look, timeout_s=10).returncode == 0
 
 
 @pytest.fixture(scope="module")
