@@ -112,6 +112,7 @@ def test_lines_leave_no_file_and_no_descriptor_behind(tmp_path: Path, monkeypatc
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
+    gc.collect()  # what earlier tests left to be closed
     before = len(os.listdir("/proc/self/fd"))
     lines = Lines()
     lines.append(encode(second(1)))
