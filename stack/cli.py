@@ -22,7 +22,7 @@ NEEDS = {
     "down": "any",
     "open": "any",
     "lab": "portal",
-    "inventory": "any",
+    "inventory": "portal",
     "supplies": "portal",
     "compose": "portal",
     "test": "dev",
