@@ -6,7 +6,6 @@ The row is the truth about a run's state, the broker only a wake-up. Every step 
 
 from __future__ import annotations
 
-import secrets
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,9 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from portal.runs.catalogue import NamedScenario, ScenarioVersion
+from portal.runs.groups import RunGroup, new_id
+from portal.runs.labels import Note, Tag
 from portal.runs.record import Archive, Environment, EvidenceRow, RunEvent, RunSecond, Summary
 from portal.runs.states import ACTIVE, OVER, STEPS, State
 from wsnode.core.scenario import Scenario
@@ -27,46 +29,20 @@ __all__ = [
     "Environment",
     "EvidenceRow",
     "NamedScenario",
+    "Note",
     "Run",
     "RunEvent",
+    "RunGroup",
     "RunSecond",
+    "ScenarioVersion",
     "Summary",
+    "Tag",
 ]
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 def new_run_id() -> str:
-    """`r-` and 10 base32 characters: 50 random bits."""
-    return "r-" + "".join(secrets.choice(_BASE32) for _ in range(10))
-
-
-class NamedScenarioQuerySet(models.QuerySet["NamedScenario"]):
-    """Scenarios that can be called by name."""
-
-    def names(self) -> list[str]:
-        """All names, in order."""
-        return list(self.order_by("name").values_list("name", flat=True))
-
-
-class NamedScenario(models.Model):
-    """A scenario that can be called by name; those of `scenarios/` are written by `seed_scenarios`."""
-
-    name = models.CharField(max_length=63, unique=True)
-    content = models.JSONField()
-    updated_at = models.DateTimeField(auto_now=True)
-
-    objects = NamedScenarioQuerySet.as_manager()
-
-    class Meta:
-        ordering = ("name",)
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def scenario_model(self) -> Scenario:
-        """The scenario as core knows it."""
-        return Scenario.model_validate(self.content)
+    """`r-` and 10 base32 characters."""
+    return new_id("r")
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -129,10 +105,28 @@ class Run(models.Model):
 
     scenario_name = models.CharField(max_length=63)
     scenario = models.JSONField()
+    scenario_version = models.ForeignKey(ScenarioVersion, models.SET_NULL, null=True, blank=True, related_name="runs")
+    """The version that it is; None where fields were set differently for this run."""
     accept_partial = models.BooleanField(default=False)
     subject_name = models.CharField(max_length=200, blank=True)
     subject_version = models.CharField(max_length=200, blank=True)
     subject_source = models.CharField(max_length=6, blank=True, choices=[(s, s) for s in ("given", "probed", "own")])
+    reason = models.CharField(max_length=500, blank=True)
+    """Why it was made, in the words of whoever asked for it."""
+    tags = models.ManyToManyField(Tag, blank=True, related_name="runs")
+    baseline = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="contenders")
+    """The run that it is to be held against."""
+    group = models.ForeignKey(RunGroup, models.SET_NULL, null=True, blank=True, related_name="runs")
+    group_place = models.PositiveIntegerField(null=True, blank=True)
+    starred = models.BooleanField(default=False)
+    """Kept for ever, and marked in history."""
+    origin = models.CharField(
+        max_length=8, default="web", choices=[(o, o) for o in ("web", "api", "schedule", "import")]
+    )
+    engine = models.CharField(max_length=40, blank=True)
+    """Of our own server, as its host told; empty for a team's own."""
+    environment_digest = models.CharField(max_length=64, blank=True)
+    """Equal for runs whose hosts were alike (`portal.runs.environment`); set when it is stored."""
 
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="runs")
     created_at = models.DateTimeField(default=timezone.now)
@@ -168,6 +162,8 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=("-created_at", "-id"), name="run_newest"),
             models.Index(fields=("state", "created_at"), name="run_line"),
+            models.Index(fields=("scenario_name", "-created_at"), name="run_scenario_newest"),
+            models.Index(fields=("subject_name", "subject_version"), name="run_subject"),
         ]
         constraints = [
             models.UniqueConstraint(

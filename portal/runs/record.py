@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from portal.runs.archive import unpack
 from wsnode.core.protocol import Second
-from wsnode.core.result import Result, read_result
+from wsnode.core.result import Result, figures, read_result
 
 if TYPE_CHECKING:
     from portal.runs.models import Run
@@ -63,6 +63,8 @@ class Summary(models.Model):
     received_per_s = models.FloatField(null=True)
     error_ratio = models.FloatField(null=True)
     connections_peak = models.PositiveIntegerField(null=True)
+    figures = models.JSONField(default=dict)
+    """Every metric that a threshold can name, with its value or null: what comparisons and history read."""
 
     @classmethod
     def of(cls, run: Run, result: Result) -> Summary:
@@ -77,6 +79,7 @@ class Summary(models.Model):
             received_per_s=result.rates.received_per_s,
             error_ratio=result.error_ratio,
             connections_peak=result.counters.connections_peak,
+            figures=figures(result),
         )
 
     @property

@@ -70,6 +70,5 @@ def seed_scenarios(folder: Path) -> list[str]:
     scenarios = read_scenarios(folder)
     with transaction.atomic():
         for scenario in scenarios:
-            content = scenario.model_dump(mode="json")
-            NamedScenario.objects.update_or_create(name=scenario.name, defaults={"content": content})
+            NamedScenario.write(scenario, None, "from its file")
     return [scenario.name for scenario in scenarios]

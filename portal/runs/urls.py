@@ -2,20 +2,20 @@
 
 from django.urls import path
 
-from portal.runs import views
+from portal.runs.views import compare, listing, new, reference, run
 
 app_name = "runs"
 urlpatterns = [
-    path("", views.runs, name="list"),
-    path("new", views.new, name="new"),
-    path("plan", views.plan, name="plan"),
-    path("compare", views.compare, name="compare"),
-    path("api", views.api, name="api"),
-    path("<str:run_id>/", views.run, name="run"),
-    path("<str:run_id>/live", views.live, name="live"),
-    path("<str:run_id>/series.json", views.series_json, name="series"),
-    path("<str:run_id>/phases", views.phases, name="phases"),
-    path("<str:run_id>/cancel", views.cancel, name="cancel"),
-    path("<str:run_id>/archive", views.archive, name="archive"),
-    path("<str:run_id>/result.json", views.result_json, name="result"),
+    path("", listing.runs, name="list"),
+    path("new", new.new, name="new"),
+    path("plan", new.plan, name="plan"),
+    path("compare", compare.compare, name="compare"),
+    path("api", reference.api, name="api"),
+    path("<str:run_id>/", run.run, name="run"),
+    path("<str:run_id>/live", run.live, name="live"),
+    path("<str:run_id>/series.json", run.series_json, name="series"),
+    path("<str:run_id>/phases", run.phases, name="phases"),
+    path("<str:run_id>/cancel", run.cancel, name="cancel"),
+    path("<str:run_id>/archive", run.archive, name="archive"),
+    path("<str:run_id>/result.json", run.result_json, name="result"),
 ]

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator, mode
 from wsnode.core.histogram import Histogram, nearest_rank
 from wsnode.core.protocol import Counters
 from wsnode.core.scenario import Scenario
+from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS
 
 SCHEMA_VERSION = 1
 """`Result.schema_version`; a change of shape raises it and teaches `read_result` the old one."""
@@ -241,6 +242,18 @@ def read_result(data: object) -> Result:
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UnknownSchema(f"result schema_version {version!r}: this wsnode reads {SCHEMA_VERSION}")
     return Result.model_validate(data)
+
+
+def figures(result: Result) -> dict[str, float | None]:
+    """The value of each metric that a threshold can name, in its base unit; null where the result has none."""
+    values: dict[str, float | None] = {
+        f"{name}.{statistic}": getattr(getattr(result.latency_s, name), statistic)
+        for name in LATENCIES
+        for statistic in STATISTICS
+    }
+    values |= {name: getattr(result, name) for name in RATIOS}
+    values |= {name: getattr(result.rates, name) for name in RATES}
+    return values | {name: getattr(result.counters, name) for name in COUNTS}
 
 
 def latency(histogram: Histogram, due: int, missing: str = "unanswered") -> tuple[Latency, dict[str, str]]:

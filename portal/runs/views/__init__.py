@@ -1,0 +1,1 @@
+"""The pages of runs: a module for each kind."""
