@@ -19,6 +19,7 @@ from portal.runs.groups import RunGroup, new_id
 from portal.runs.labels import Note, Tag
 from portal.runs.record import Archive, Environment, EvidenceRow, RunEvent, RunSecond, Summary
 from portal.runs.states import ACTIVE, OVER, STEPS, State
+from portal.runs.subjects import DeclaredSubject
 from wsnode.core.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Archive",
+    "DeclaredSubject",
     "Environment",
     "EvidenceRow",
     "NamedScenario",
