@@ -86,6 +86,19 @@ class Threshold(NamedTuple):
         return value >= self.limit
 
 
+def check_metric(text: str) -> str:
+    """The name of a metric as a threshold has it, such as `response_time.p99` or `received_per_s`.
+
+    Raises:
+        ValueError: there is none of that name; says which there are.
+    """
+    name, _, statistic = text.strip().partition(".")
+    known = statistic in STATISTICS if name in LATENCIES else not statistic and name in {*RATIOS, *RATES, *COUNTS}
+    if not known:
+        raise ValueError(f"no metric {text!r}; {_known()}; each time also with {', '.join(STATISTICS)}")
+    return text.strip()
+
+
 def _known() -> str:
     names = [f"{latency}.p99" for latency in LATENCIES] + [*RATIOS, *RATES, *COUNTS]
     return "known: " + ", ".join(names)
