@@ -32,6 +32,9 @@ PLAN = Plan(
     begin=50,
     end=100,
 )
+AIMED = PLAN.model_copy(
+    update={"url": "wss://shop.example.org:8443/live", "address": "2001:db8::7", "consent": "wslab-0123456789abcdef"}
+)
 SECOND = protocol.Second(
     second=7,
     counters=protocol.Counters(
@@ -77,6 +80,9 @@ REQUESTS: list[BaseModel] = [
     protocol.GetResult(id=8, **OF),
     protocol.Ack(id=9, **OF),
     protocol.ListLoads(id=10),
+    protocol.Preflight(id=11, port=3000),
+    protocol.Prepare(id=12, **OF, plan=AIMED),
+    protocol.Hook(id=13, **OF, name="restart_server"),
 ]
 REPLIES: list[BaseModel] = [
     protocol.Hello(
@@ -108,7 +114,13 @@ class _Schema(GenerateJsonSchema):
 
 
 def _protocol_schema() -> str:
-    kinds = {"request": protocol.Request, "reply": protocol.Reply, "result": protocol.HostResult}
+    kinds = {
+        "request": protocol.Request,
+        "reply": protocol.Reply,
+        "result": protocol.HostResult,
+        "remains": protocol.Remains,
+        "hook done": protocol.HookDone,
+    }
     return _text({name: TypeAdapter(kind).json_schema(schema_generator=_Schema) for name, kind in kinds.items()})
 
 
@@ -174,6 +186,13 @@ def test_a_line_with_a_field_more_is_refused(place: int) -> None:
         (4, {"start_at": 1.5}, "start_at"),
         (5, {"from_second": 0}, "from_second"),
         (6, {"reason": "x" * 201}, "reason"),
+        (10, {"port": 0}, "port"),
+        (11, {"plan": {**AIMED.model_dump(mode="json"), "address": "shop.example.org"}}, "plan.address"),
+        (11, {"plan": {**AIMED.model_dump(mode="json"), "consent": "a b c d e f g h i j"}}, "plan.consent"),
+        (12, {"name": "restart_server; reboot"}, "name"),
+        (12, {"name": "../restart_server"}, "name"),
+        (12, {"name": "restart_server\n"}, "name"),
+        (12, {"name": "Restart"}, "name"),
     ],
 )
 def test_a_request_with_a_wrong_value_is_refused_by_the_fields_name(

@@ -14,6 +14,7 @@ from tests.portal.hosts import lab, paced, quick
 from tests.wsnode.agents import ScriptedLoad, run, scripted, second
 from wsnode.agent.config import Config
 from wsnode.core.merge import merge
+from wsnode.core.protocol import PROTOCOL
 from wsnode.core.summary import summarise
 
 __all__ = ["quick", "scripted"]
@@ -212,8 +213,8 @@ def test_a_lab_that_is_not_as_described_fails_the_run(scripted: Loads, make: Any
     ("line", "words"),
     [
         (
-            b'{"type":"hello","protocol":3,"wsnode":"9.9.9","new":"field"}\n',
-            "load-1: its agent speaks protocol 3 (wsnode 9.9.9), this portal protocol 2: install the same version on",
+            b'{"type":"hello","protocol":999,"wsnode":"9.9.9","new":"field"}\n',
+            f"load-1: its agent speaks protocol 999 (wsnode 9.9.9), this portal protocol {PROTOCOL}: install the same",
         ),
         (b"SSH-2.0-OpenSSH_9.2\n", "load-1: it is no agent: its first line is b'SSH-2.0"),
         (b'{"type":"answer","id":1}\n', "load-1: it is no agent: its first line is a answer"),

@@ -20,7 +20,7 @@ from wsnode.core.scenario import Plan
 
 T = TypeVar("T")
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_LINE_BYTES = 1 << 20
 DEADMAN_S = 60
 """An agent whose load has had no follower for this long stops it."""
@@ -44,6 +44,14 @@ UnsentReason = Literal["not_open", "connection_down", "max_in_flight", "write_bl
 """Why a due message was not sent: before the first handshake ended, while the connection was down, by the bound on
 in-flight messages, because the server did not read, or because the generator's schedule never reached it."""
 GENERATOR_FAULTS: frozenset[str] = frozenset({"generator_late"})
+CROWDED = 0.05
+"""Share of the source ports that may be in TIME-WAIT when a run begins."""
+HOOK = r"^[a-z][a-z0-9_]{0,31}$"
+"""What a hook's name looks like: nothing that a shell or a path would read as more than a word."""
+RESTART_SERVER = "restart_server"
+"""The hook that every server of a lab's own offers."""
+HOOK_PATIENCE_S = 300
+"""How long a hook may take, and how long its answer is waited for."""
 LoadState = Literal["prepared", "running", "finished", "stopped", "interrupted"]
 
 
@@ -203,15 +211,57 @@ class Clock(_Request):
 
 
 class Preflight(_Request):
-    """Answered with `fit`, `findings` (each `{level: ok|warn|unfit, check, message}`) and `environment`."""
+    """Answered with `fit`, `findings` (each `{level: ok|warn|unfit, check, message}`) and `environment`; with a port
+    also with `remains`, see `Remains`."""
 
     type: Literal["preflight"] = "preflight"
     plan: Plan | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Of the server that the run aims at: what earlier runs have left there is counted."""
+
+
+class Remains(_Line):
+    """TCP connections of a host that have the aimed server's port at either end. A plan's host counts those to the
+    plan's address alone, if it has one."""
+
+    connections: int
+    """In any state but LISTEN and TIME-WAIT."""
+    time_wait: int
+    source_ports: int | None
+    """How many there are for one pair of addresses; None where this kernel does not say."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of an earlier run is left that a next one would notice."""
+        return not self.connections and not self.crowded
+
+    @property
+    def crowded(self) -> bool:
+        """Whether TIME-WAIT has more than a twentieth of the source ports."""
+        return self.source_ports is not None and self.time_wait > CROWDED * self.source_ports
 
 
 class _Of(_Request):
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     epoch: Annotated[int, Field(ge=0)]
+
+
+class Hook(_Of):
+    """Do what an admin has set up on this host under that name. Answered with `HookDone` once it is done."""
+
+    type: Literal["hook"] = "hook"
+    name: Annotated[str, Field(pattern=HOOK)]
+
+
+class HookDone(_Line):
+    """What a hook came to. A hook that failed is a refusal, with its words."""
+
+    took_s: float
+    words: str = ""
+    """The end of what it printed."""
+    server_before: str | None = None
+    """Start id of the server on this host before and after; None where it has none, or did not answer."""
+    server_after: str | None = None
 
 
 class Prepare(_Of):
@@ -285,7 +335,7 @@ class Refusal(_Line):
 
 
 Request = Annotated[
-    Clock | Preflight | Prepare | Go | Follow | Stop | GetResult | Ack | ListLoads, Field(discriminator="type")
+    Clock | Preflight | Hook | Prepare | Go | Follow | Stop | GetResult | Ack | ListLoads, Field(discriminator="type")
 ]
 Reply = Annotated[Hello | Answer | Refusal | Second | Live | Ended, Field(discriminator="type")]
 _requests: TypeAdapter[Request] = TypeAdapter(Request)

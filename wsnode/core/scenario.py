@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,8 @@ LONGEST_VALUE = 100
 """Characters of a refused value that an error line shows."""
 PREFIX_BYTES = 24
 """Longest client-and-sequence prefix of a payload: two hexadecimal numbers with their separators."""
+CONSENT = r"^[A-Za-z0-9._-]{16,128}$"
+"""What a token of consent looks like."""
 
 
 def _unit(unit: str) -> dict[str, Any]:
@@ -212,6 +215,26 @@ class Scenario(BaseModel):
             "those of all; 'even': the same number to each.",
         ),
     ] = "capacity"
+    before: Annotated[
+        str,
+        Field(
+            pattern=r"^(none|restart_server|hook:[a-z][a-z0-9_]{0,31})$",
+            title="Before the run",
+            description="What is done so that each run begins from the same state: 'none'; 'restart_server': the lab's "
+            "server is restarted; 'hook:NAME': what an admin has set up under that name on the server's host.",
+        ),
+    ] = "none"
+    settle_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3600,
+            title="Settle",
+            description="Time to wait at most, before the load, until no connection of an earlier run is left and "
+            "TIME-WAIT (60 s on Linux) has freed the source ports.",
+            json_schema_extra=_unit("s"),
+        ),
+    ] = 90
     thresholds: Annotated[
         tuple[str, ...],
         Field(
@@ -352,6 +375,15 @@ class Plan(BaseModel):
     begin: Annotated[int, Field(ge=0)] = 0
     end: Annotated[int, Field(ge=0)]
     """The places `begin` … `end` − 1 of its clients (`wsnode.core.pacing.Share`)."""
+    address: Annotated[str, Field(max_length=45)] | None = None
+    """Where to connect, looked up once for all load generators; None: each looks the URL's host up."""
+    consent: Annotated[str, Field(pattern=CONSENT)] | None = None
+    """What the server has to show before a load (`wsnode.agent.consent`); None: nothing, as a lab's own need not."""
+
+    @field_validator("address")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        return value if value is None else str(ipaddress.ip_address(value))
 
     @model_validator(mode="after")
     def _within(self) -> Self:
