@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from portal.accounts.models import ApiToken, User
+from portal.accounts.models import ApiToken, Scope, User
+from portal.accounts.roles import Role
 
 
 class Admission(NamedTuple):
@@ -25,12 +26,12 @@ class NoSuchUser(ValueError):
 
 
 def first_admin() -> User | None:
-    """The active superuser who was made first."""
-    return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+    """The active admin who was made first."""
+    return User.objects.filter(role=Role.ADMIN, is_active=True).order_by("pk").first()
 
 
 def ensure_admin(username: str, password: str | None = None) -> Admission:
-    """Make the first administrator where no active superuser exists; without a password one is generated."""
+    """Make the first administrator where there is no active one; without a password one is generated."""
     with transaction.atomic():
         first = first_admin()
         if first is not None:
@@ -43,7 +44,7 @@ def ensure_admin(username: str, password: str | None = None) -> Admission:
     return Admission(username, None if password else chosen)
 
 
-def issue_token(username: str, name: str, lifetime: timedelta | None) -> str:
+def issue_token(username: str, name: str, lifetime: timedelta | None, scope: Scope = Scope.RUN) -> str:
     """A new token's text.
 
     Raises:
@@ -52,7 +53,7 @@ def issue_token(username: str, name: str, lifetime: timedelta | None) -> str:
     user = User.objects.filter(username=username, is_active=True).first()
     if user is None:
         raise NoSuchUser(f"no active user {username!r}: make the first one with `manage ensure_admin`")
-    return ApiToken.objects.issue(user, name, lifetime)[1]
+    return ApiToken.objects.issue(user, name, lifetime, scope)[1]
 
 
 def keep_token(file: Path, username: str, name: str) -> str:

@@ -6,18 +6,65 @@ import hashlib
 import hmac
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.utils import timezone
 
+from portal.accounts.audit import AuditEntry
+from portal.accounts.roles import Role
+
+__all__ = ["ApiToken", "AuditEntry", "Scope", "User", "digest"]
+
 PREFIX_CHARS = 8
 LAST_USED_STEP = timedelta(minutes=1)
 
 
 class User(AbstractUser):
-    """A person, or a machine that has tokens only."""
+    """A person, or a machine that has tokens only. Never deleted, since runs and the audit log name them."""
+
+    role = models.CharField(max_length=8, choices=Role.choices, default=Role.VIEWER)
+    came_with: ApiToken | None = None
+    """On the user of a request: the token that it carried."""
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write it; a superuser, as Django's own commands make them, is an admin."""
+        if self.is_superuser:
+            self.role = Role.ADMIN
+        super().save(*args, **kwargs)
+
+    @property
+    def standing(self) -> Role:
+        """What they may do in this request: their role, or less where the token's scope is less."""
+        role = Role(self.role)
+        if self.came_with is None:
+            return role
+        return min(role, Scope(self.came_with.scope).role, key=lambda r: r.rank)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they may start, stop and write; admins may."""
+        return self.standing.covers(Role.OPERATOR)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may look after people, schedules of others and what is kept."""
+        return self.standing.covers(Role.ADMIN)
+
+
+class Scope(models.TextChoices):
+    """How much of its user's role a token has."""
+
+    READ = "read"
+    RUN = "run"
+    ADMIN = "admin"
+
+    @property
+    def role(self) -> Role:
+        """The most that it may do."""
+        return {Scope.READ: Role.VIEWER, Scope.RUN: Role.OPERATOR, Scope.ADMIN: Role.ADMIN}[self]
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
@@ -28,12 +75,16 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         unexpired = models.Q(expires_at__isnull=True) | models.Q(expires_at__gt=now)
         return self.filter(unexpired, user__is_active=True)
 
-    def issue(self, user: User, name: str, lifetime: timedelta | None = None) -> tuple[ApiToken, str]:
+    def issue(
+        self, user: User, name: str, lifetime: timedelta | None = None, scope: Scope = Scope.RUN
+    ) -> tuple[ApiToken, str]:
         """A new token and its text, which is not kept and can't be told again."""
         prefix = secrets.token_hex(PREFIX_CHARS // 2)
         text = f"wslab_{prefix}_{secrets.token_urlsafe(32)}"
         expires_at = None if lifetime is None else timezone.now() + lifetime
-        token = self.create(user=user, name=name, prefix=prefix, digest=digest(text), expires_at=expires_at)
+        token = self.create(
+            user=user, name=name, prefix=prefix, digest=digest(text), expires_at=expires_at, scope=scope
+        )
         return token, text
 
     def authenticate(self, text: str) -> ApiToken | None:
@@ -57,6 +108,7 @@ class ApiToken(models.Model):
     name = models.CharField(max_length=100)
     prefix = models.CharField(max_length=PREFIX_CHARS, db_index=True)
     digest = models.CharField(max_length=64, unique=True)
+    scope = models.CharField(max_length=5, choices=Scope.choices, default=Scope.READ)
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)

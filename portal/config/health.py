@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 
+from portal.accounts.roles import anyone
 from portal.config.celery import app
 
 log = logging.getLogger("portal.health")
 
 
-@login_not_required
+@anyone
 def healthz(request: HttpRequest) -> HttpResponse:
     """200 `ok` when database and broker answer, else 503 with the one that does not.
 

@@ -4,17 +4,18 @@ from django.contrib.auth import views as auth
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from portal.accounts import roles
 from portal.accounts.login import Login
 from portal.config.health import healthz
 from portal.labs.views import lab
 from portal.runs.api import api_urls
 
 urlpatterns = [
-    path("", RedirectView.as_view(url="/runs/"), name="home"),
+    path("", roles.viewer(RedirectView.as_view(url="/runs/")), name="home"),
     path("runs/", include("portal.runs.urls")),
     path("lab/", lab, name="lab"),
-    path("accounts/login/", Login.as_view(), name="login"),
-    path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
+    path("accounts/login/", roles.anyone(Login.as_view()), name="login"),
+    path("accounts/logout/", roles.own(auth.LogoutView.as_view()), name="logout"),
     path("api/v1/", api_urls()),
     path("healthz", healthz, name="healthz"),
 ]

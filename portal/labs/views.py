@@ -8,11 +8,13 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from portal.accounts.roles import viewer
 from portal.labs.lab import LabError, load_lab
 from portal.labs.page import LabPage
 from portal.monitoring.hosts import look
 
 
+@viewer
 @require_safe
 @vary_on_headers("HX-Request")
 def lab(request: HttpRequest) -> HttpResponse:

@@ -22,7 +22,10 @@ from ninja.security import HttpBearer, SessionAuth
 from ninja.throttling import BaseThrottle
 from pydantic import Field
 
+from portal.accounts import roles
+from portal.accounts.audit import record
 from portal.accounts.models import ApiToken, User
+from portal.accounts.roles import operator, viewer
 from portal.runs.create import create_run
 from portal.runs.draft import GivenSubject, Refused, shortened
 from portal.runs.models import NamedScenario, Run
@@ -43,8 +46,29 @@ class Bearer(HttpBearer):
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
         found = ApiToken.objects.authenticate(token)
         if found is not None:
+            found.user.came_with = found
             request.user = found.user
+            _permit(request, found.user)
         return found
+
+
+class Session(SessionAuth):
+    """Whoever is signed in in the browser."""
+
+    def authenticate(self, request: HttpRequest, key: str | None) -> User | None:
+        user: User | None = super().authenticate(request, key)
+        if user is not None:
+            _permit(request, user)
+        return user
+
+
+def _permit(request: HttpRequest, user: User) -> None:
+    """Hold whoever was let in against the operation's rule, which `_spoken` put on the request."""
+    rule: roles.Rule | None = request.rule  # type: ignore[attr-defined]
+    if reason := roles.refusal(rule, request.method, user.standing):
+        token = user.came_with
+        scope = f" (its scope is {token.scope}, the role of {user.username} is {user.role})" if token else ""
+        raise HttpError(403, f"{reason}{scope}")
 
 
 class PerToken(BaseThrottle):
@@ -121,7 +145,7 @@ class Refusal(Schema):
     detail: list[str]
 
 
-REFUSALS: dict[Any, Any] = {401: Refusal, 404: Refusal, 409: Refusal, 422: Refusal, 429: Refusal}
+REFUSALS: dict[Any, Any] = {401: Refusal, 403: Refusal, 404: Refusal, 409: Refusal, 422: Refusal, 429: Refusal}
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -162,6 +186,7 @@ def _json(content: str) -> HttpResponse:
 
 
 @api.post("/runs", response={201: RunOut, **REFUSALS}, summary="Queue a run")
+@operator
 def post_run(request: HttpRequest, body: RunIn) -> Status[dict[str, Any]]:
     """Queue a run. Refused with every line that is wrong."""
     subject = GivenSubject(body.subject.name, body.subject.version) if body.subject else None
@@ -170,6 +195,7 @@ def post_run(request: HttpRequest, body: RunIn) -> Status[dict[str, Any]]:
 
 
 @api.get("/runs", response={200: list[RunOut], **REFUSALS}, summary="Runs, newest first")
+@viewer
 def list_runs(request: HttpRequest, limit: int = 50, state: str | None = None) -> list[dict[str, Any]]:
     """The newest runs, at most `limit`, of one state if given."""
     lines = []
@@ -186,6 +212,7 @@ def list_runs(request: HttpRequest, limit: int = 50, state: str | None = None) -
 
 
 @api.get("/runs/{run_id}", response={200: RunWithResult, **REFUSALS}, summary="A run, with its result once it is over")
+@viewer
 def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
     """How a run stands."""
     run = _run(run_id)
@@ -194,15 +221,18 @@ def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
 
 
 @api.post("/runs/{run_id}/cancel", response={202: RunOut, **REFUSALS}, summary="Ask for a run's end")
+@operator
 def cancel_run(request: HttpRequest, run_id: str) -> Status[dict[str, Any]]:
     """A queued run is cancelled at once; an active one when every host has said so."""
     run = _run(run_id)
     if not run.request_cancel(_user(request)):
         raise HttpError(409, f"run {run.pk} is over: it is {run.state}")
+    record(_user(request), "cancelled", run)
     return Status(202, _facts(run))
 
 
 @api.get("/runs/{run_id}/result", response={200: Result, **REFUSALS}, summary="The machine-readable result")
+@viewer
 def get_result(request: HttpRequest, run_id: str) -> HttpResponse:
     """The result of a run that is over."""
     run = _run(run_id)
@@ -214,12 +244,14 @@ def get_result(request: HttpRequest, run_id: str) -> HttpResponse:
 
 
 @api.get("/scenarios", response={200: list[Scenario], **REFUSALS}, summary="Scenarios that can be called by name")
+@viewer
 def list_scenarios(request: HttpRequest) -> list[Scenario]:
     """All of them, by name."""
     return [row.scenario_model for row in NamedScenario.objects.all()]
 
 
-@api.get("/openapi.json", auth=[Bearer(), SessionAuth(csrf=False)], include_in_schema=False)
+@api.get("/openapi.json", auth=[Bearer(), Session(csrf=False)], include_in_schema=False)
+@viewer
 def openapi(request: HttpRequest) -> HttpResponse:
     """This API's description."""
     return api.create_response(request, api.get_openapi_schema(), status=200)
@@ -277,12 +309,13 @@ def absent(request: HttpRequest, exception: Exception) -> HttpResponse:
     return page_not_found(request, exception)
 
 
-def _spoken(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """A view whose refusal of a method has the form of all others."""
+def _spoken(view: Callable[..., HttpResponse], rules: dict[str, roles.Rule | None]) -> Callable[..., HttpResponse]:
+    """A view that knows the rule of each of its methods, and whose refusal of a method has the form of all others."""
 
     @login_not_required
     @csrf_exempt
     def spoken(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        request.rule = rules.get(request.method or "")  # type: ignore[attr-defined]
         response = view(request, *args, **kwargs)
         if not isinstance(response, HttpResponseNotAllowed):
             return response
@@ -290,13 +323,21 @@ def _spoken(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         said["Allow"] = response["Allow"]
         return said
 
+    spoken.rules = rules  # type: ignore[attr-defined]
     return spoken
 
 
 def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
     """The API for the URLconf. Its own token check stands in for the session's login, and for its CSRF token."""
     patterns, app_name, namespace = api.urls
-    for pattern in patterns:
-        if isinstance(pattern, URLPattern) and pattern.name != "api-root":
-            pattern.callback = _spoken(pattern.callback)
+    # One pattern per operation, each with the view of all operations of its path.
+    views = [view for router in api._get_bound_routers() for view in router.path_operations.values()]
+    paths = [view for view in views for _ in view.operations]
+    operations = [pattern for pattern in patterns if isinstance(pattern, URLPattern) and pattern.name != "api-root"]
+    for pattern, view in zip(operations, paths, strict=True):
+        rules = {method: getattr(one.view_func, "rule", None) for one in view.operations for method in one.methods}
+        pattern.callback = _spoken(pattern.callback, rules)
+    for root in patterns:
+        if isinstance(root, URLPattern) and root not in operations:
+            viewer(root.callback)
     return patterns, app_name, namespace

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
+from portal.accounts.audit import record
 from portal.accounts.models import User
 from portal.labs.lab import Lab, LabError, load_lab
 from portal.runs.draft import GivenSubject, Refused, compose
@@ -65,5 +66,6 @@ def queue_run(user: User, scenario: Scenario, *, accept_partial: bool, subject: 
             subject_source="given" if given else "own",
             created_by=user,
         )
+        record(user, "queued", run)
         wake(run.pk)
     return run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.cache import cache
-from django.db import connections
+from django.db import connection, connections
 from kombu.transport.memory import Channel
 
 from portal.config.celery import app
@@ -60,6 +60,14 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     for connection in connections.all():
         if connection.vendor == "sqlite":
             connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Without the trigger that keeps the audit log from being emptied: between tests the tables are."""
+    on = "" if connection.vendor == "sqlite" else " ON accounts_auditentry"
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER accounts_auditentry_no_delete{on}")
 
 
 @pytest.fixture(scope="session", autouse=True)

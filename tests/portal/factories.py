@@ -36,7 +36,8 @@ VOLATILE = {"load_1m": 0.21, "tcp_in_use": 14}
 
 
 def make_user(username: str = "ada", **fields: Any) -> User:
-    """A person who may sign in."""
+    """A person who may sign in, an operator unless said otherwise."""
+    fields.setdefault("role", "operator")
     return User.objects.create_user(username, password="a long pass phrase", **fields)
 
 

@@ -8,12 +8,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
+from portal.accounts.roles import viewer
 from portal.runs.comparison import compare as compare_results
 from portal.runs.models import Environment, Run
 
 PICKER_ROWS = 100
 
 
+@viewer
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
     """Two runs side by side, or the choice of them."""

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from portal.accounts.roles import viewer
 from portal.runs.models import Run
 from portal.runs.states import ACTIVE, OVER, State
 
@@ -17,6 +18,7 @@ QUEUE_ROWS = 20
 """Of a longer queue the page shows the head; it is asked for every two seconds."""
 
 
+@viewer
 @require_safe
 @vary_on_headers("HX-Request")
 def runs(request: HttpRequest) -> HttpResponse:

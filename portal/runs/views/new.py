@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
+from portal.accounts.roles import operator
 from portal.labs.lab import LabError, load_lab
 from portal.runs.create import queue_run
 from portal.runs.draft import Refused
@@ -17,6 +18,7 @@ from portal.runs.models import NamedScenario, Run
 from portal.runs.plan import PlainPlan, plain_plan
 
 
+@operator
 def new(request: HttpRequest) -> HttpResponse:
     """The form of a new run, and its receipt."""
     if request.method == "POST":
@@ -80,6 +82,7 @@ def _plan_of(form: RunForm) -> dict[str, Any]:
     return {"plan": plan, "lab_error": lab_error}
 
 
+@operator
 @require_POST
 def plan(request: HttpRequest) -> HttpResponse:
     """The plan of what is typed so far, and each field's refusal."""

@@ -7,9 +7,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from portal.accounts.roles import viewer
 from portal.runs.api import api as description
 
 
+@viewer
 @require_safe
 def api(request: HttpRequest) -> HttpResponse:
     """How to use the API."""

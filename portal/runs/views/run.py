@@ -13,6 +13,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
+from portal.accounts.audit import record
+from portal.accounts.roles import operator, viewer
 from portal.monitoring.links import run_link
 from portal.runs import series
 from portal.runs.models import Run, RunSecond
@@ -28,6 +30,7 @@ def _run(run_id: str) -> Run:
     return get_object_or_404(Run.objects.select_related("created_by", "cancel_requested_by"), pk=run_id)
 
 
+@viewer
 @require_safe
 def run(request: HttpRequest, run_id: str) -> HttpResponse:
     """A run: live while it goes on, its report afterwards."""
@@ -59,6 +62,7 @@ def _yaml(scenario: dict[str, Any]) -> str:
     return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=100)
 
 
+@viewer
 @require_safe
 def live(request: HttpRequest, run_id: str) -> HttpResponse:
     """What changes each second of a run's page; once it is over, the word to load the page again."""
@@ -85,6 +89,7 @@ def _watched(one: Run) -> dict[str, Any]:
     return context
 
 
+@viewer
 @require_GET
 def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
     """The run's charts as columns; `?after=n` gives what came after second n of one that goes on,
@@ -112,21 +117,26 @@ def series_json(request: HttpRequest, run_id: str) -> HttpResponse:
     return JsonResponse({"columns": table, "window": window, "until": until, "summaries": {}, "over": False})
 
 
+@viewer
 @require_safe
 def phases(request: HttpRequest, run_id: str) -> HttpResponse:
     """What a report has from the archive, for the page that is already there."""
     return render(request, "runs/archived.html", {"report": Report(_run(run_id)), "tips": "archived"})
 
 
+@operator
 @require_POST
 def cancel(request: HttpRequest, run_id: str) -> HttpResponse:
     """Ask for a run's end."""
     one = _run(run_id)
-    if not one.request_cancel(request.user):  # type: ignore[arg-type]
+    if one.request_cancel(request.user):  # type: ignore[arg-type]
+        record(request.user, "cancelled", one)  # type: ignore[arg-type]
+    else:
         messages.warning(request, "The run was over already: there was nothing to cancel.", extra_tags="warn")
     return redirect(one)
 
 
+@viewer
 @require_safe
 def result_json(request: HttpRequest, run_id: str) -> HttpResponse:
     """The machine-readable result."""
@@ -134,6 +144,7 @@ def result_json(request: HttpRequest, run_id: str) -> HttpResponse:
     return HttpResponse(json.dumps(one.summary.result, indent=2), content_type="application/json")
 
 
+@viewer
 @require_safe
 def archive(request: HttpRequest, run_id: str) -> HttpResponse:
     """The archive, as stored: zstd of JSON."""
