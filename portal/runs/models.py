@@ -20,6 +20,7 @@ from portal.runs.labels import Note, Tag
 from portal.runs.record import Archive, Environment, EvidenceRow, RunEvent, RunSecond, Summary
 from portal.runs.states import ACTIVE, OVER, STEPS, State
 from portal.runs.subjects import DeclaredSubject
+from portal.runs.windows import OtherWindow
 from wsnode.core.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "EvidenceRow",
     "NamedScenario",
     "Note",
+    "OtherWindow",
     "Run",
     "RunEvent",
     "RunGroup",

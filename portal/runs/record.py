@@ -46,6 +46,8 @@ class RunEvent(models.Model):
     at = models.DateTimeField(default=timezone.now)
     level = models.CharField(max_length=7, choices=[(v, v) for v in ("info", "warning", "error")], default="info")
     text = models.TextField()
+    confirms = models.CharField(max_length=100, blank=True)
+    """The host that says with this line that no load of the run is left on it."""
 
     class Meta:
         ordering = ("run", "id")
@@ -128,6 +130,8 @@ class Archive(models.Model):
 
     run = models.OneToOneField("runs.Run", models.CASCADE, primary_key=True, related_name="archive")
     content = models.BinaryField()
+    digest = models.BinaryField(null=True)
+    """What pages draw of it (`portal.runs.digest`), so that they need not open it; null: not made yet."""
 
     @property
     def data(self) -> dict[str, Any]:
