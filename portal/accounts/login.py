@@ -48,5 +48,6 @@ def _count(key: str) -> None:
 class Login(LoginView):
     """Sign in, and go on to where one wanted to be."""
 
+    http_method_names = ["get", "post", "head", "options"]
     authentication_form = SlowedForm
     redirect_authenticated_user = True

@@ -6,6 +6,7 @@ import logging
 
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
 
 from portal.accounts.roles import anyone
 from portal.config.celery import app
@@ -14,6 +15,7 @@ log = logging.getLogger("portal.health")
 
 
 @anyone
+@require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """200 `ok` when database and broker answer, else 503 with the one that does not.
 

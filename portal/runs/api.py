@@ -14,6 +14,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern, URLResolver
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 from django.views.defaults import page_not_found
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -66,9 +67,9 @@ def _permit(request: HttpRequest, user: User) -> None:
     """Hold whoever was let in against the operation's rule, which `_spoken` put on the request."""
     rule: roles.Rule | None = request.rule  # type: ignore[attr-defined]
     if reason := roles.refusal(rule, request.method, user.standing):
-        token = user.came_with
-        scope = f" (its scope is {token.scope}, the role of {user.username} is {user.role})" if token else ""
-        raise HttpError(403, f"{reason}{scope}")
+        if rule is not None and user.came_with is not None:
+            reason += f" (the token's scope is {user.came_with.scope}, the role of {user.username} is {user.role})"
+        raise HttpError(403, reason)
 
 
 class PerToken(BaseThrottle):
@@ -339,5 +340,5 @@ def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
         pattern.callback = _spoken(pattern.callback, rules)
     for root in patterns:
         if isinstance(root, URLPattern) and root not in operations:
-            viewer(root.callback)
+            root.callback = viewer(require_safe(root.callback))
     return patterns, app_name, namespace

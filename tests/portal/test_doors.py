@@ -1,9 +1,10 @@
-"""Every address needs a login, but for the few that are named here."""
+"""Every address lets through whom its rule lets through, and nobody else."""
 
 from __future__ import annotations
 
+import itertools
+import re
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,49 +12,134 @@ from django.conf import settings as django_settings
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import resolve
 
 from portal.accounts import login
+from portal.accounts.doors import PAGE, Door, doors, page
+from portal.accounts.models import ApiToken, AuditEntry, Scope, User
+from portal.accounts.roles import Role
 from portal.config.celery import app
 from portal.config.proxy import client_address
+from portal.labs.views import lab
+from portal.runs.models import Run
 from portal.runs.states import State
 from tests.portal.factories import make_run, make_user
 
 pytestmark = pytest.mark.django_db
-OPEN = {"accounts/login/", "healthz"}
-"""No login at all. The API has its tokens."""
 
 
-def addresses(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[str]:
-    for pattern in get_resolver().url_patterns if patterns is None else patterns:
-        if isinstance(pattern, URLResolver):
-            yield from addresses(pattern.url_patterns, prefix + str(pattern.pattern))
-        else:
-            assert isinstance(pattern, URLPattern)
-            yield prefix + str(pattern.pattern)
+# --- every address with every role ----------------------------------------------------------------
+ROLES = (None, *Role)
 
 
-def test_there_are_addresses_to_look_at() -> None:
-    found = set(addresses())
-    assert {"", "runs/", "accounts/login/", "healthz", "api/v1/runs"} <= found
+@pytest.fixture
+def cast() -> dict[Role, User]:
+    """One of each role."""
+    return {role: make_user(role.value, role=role) for role in Role}
 
 
-@pytest.mark.parametrize("address", sorted(set(addresses())))
-@pytest.mark.parametrize("method", ["get", "post"])
-def test_a_stranger_gets_no_further_than_the_login(address: str, method: str) -> None:
-    run = make_run(make_user(), State.FINISHED)
-    path = "/" + address.replace("<str:run_id>", run.pk).replace("<run_id>", run.pk).replace("<path:path>", "x")
-    response = getattr(Client(), method)(path)
-    if address in OPEN:
-        assert response.status_code in (200, 503)
-    elif address.startswith("api/v1/") and address != "api/v1/":
-        assert response.status_code in (401, 405)
-    else:
-        assert response.status_code == 302
-        assert response["Location"].startswith("/accounts/login/")
-    assert run.pk not in response.content.decode()
+def path_of(address: str, run: Run) -> str:
+    """An address with its parameters filled in; what is not there (404) tells the rule as well as what is."""
+    path = address.replace("<str:run_id>", run.pk).replace("<run_id>", run.pk)
+    return "/" + re.sub(r"<(?:(\w+):)?\w+>", lambda found: "1" if found[1] == "int" else "x", path)
 
 
+def sender(door: Door, user: User | None) -> Client:
+    """A client as somebody uses this door: with a token at the API, else with a session."""
+    if user is None:
+        return Client()
+    if door.is_api:
+        return Client(headers={"authorization": f"Bearer {ApiToken.objects.issue(user, 'door', scope=Scope.ADMIN)[1]}"})
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def is_shut(door: Door, response: Any, role: Role | None) -> bool:
+    """Whether it is the answer to somebody who may not; told by who they are and which door it is."""
+    if role is not None:
+        return bool(response.status_code == 403)
+    if door.is_api:
+        return bool(response.status_code == 401)
+    return bool(response.status_code == 302 and response["Location"].startswith("/accounts/login/?next="))
+
+
+def test_there_are_doors_of_every_kind_to_look_at() -> None:
+    found = {door.address: door for door in doors()}
+    assert {"", "runs/", "accounts/login/", "healthz", "api/v1/runs", "runs/<str:run_id>/cancel"} <= set(found)
+    assert found["api/v1/runs"].takes(Role.VIEWER) == ["GET"]
+    assert found["api/v1/runs"].takes(Role.OPERATOR) == ["GET", "POST"]
+    assert {door.address for door in doors() if door.takes(None)} == {"accounts/login/", "healthz"}
+
+
+@pytest.mark.parametrize("door", doors(), ids=lambda door: door.address or "home")
+def test_a_door_lets_through_whom_its_rule_lets_through(door: Door, cast: dict[Role, User]) -> None:
+    assert None not in door.rules.values(), f"{door.address} has no rule: put one of portal.accounts.roles on its view"
+    for role, method in itertools.product(ROLES, door.rules):
+        user = cast[role] if role else None
+        run = make_run(cast[Role.ADMIN], State.FINISHED)
+        response = sender(door, user).generic(method, path_of(door.address, run))
+        assert is_shut(door, response, role) == (method not in door.takes(role)), (role, method, response.status_code)
+        if is_shut(door, response, role):
+            assert run.pk not in response.content.decode()
+            assert not AuditEntry.objects.exists()
+        assert response.status_code != 405, f"{method} is no method of {door.address}: say so by its decorator"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_view_without_a_rule_is_closed_to_everybody(
+    role: Role | None, cast: dict[Role, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(lab, "rule")
+    client = Client()
+    if role:
+        client.force_login(cast[role])
+    assert client.get("/lab/").status_code == (403 if role else 302)
+
+
+def test_an_operation_without_a_rule_is_closed_to_everybody(
+    cast: dict[Role, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(resolve("/api/v1/scenarios").func.rules, "GET", None)
+    client = sender(Door("api/v1/scenarios", {}), cast[Role.ADMIN])
+    response = client.get("/api/v1/scenarios")
+    assert (response.status_code, response.json()["detail"]) == (403, ["nobody may do this: the address has no rule"])
+
+
+@pytest.mark.parametrize(("scope", "status"), [(Scope.READ, 403), (Scope.RUN, 422), (Scope.ADMIN, 422)])
+def test_a_token_opens_no_more_than_its_scope(cast: dict[Role, User], scope: Scope, status: int) -> None:
+    _, text = ApiToken.objects.issue(cast[Role.OPERATOR], "ci", scope=scope)
+    client = Client(headers={"authorization": f"Bearer {text}"})
+    assert client.get("/api/v1/runs").status_code == 200
+    response = client.post("/api/v1/runs", {}, content_type="application/json")
+    assert response.status_code == status
+    if status == 403:
+        why = "this takes the role operator; yours is viewer"
+        told = f"{why} (the token's scope is read, the role of operator is operator)"
+        assert response.json()["detail"] == [told]
+
+
+def test_a_token_opens_no_more_than_its_users_role(cast: dict[Role, User]) -> None:
+    _, text = ApiToken.objects.issue(cast[Role.VIEWER], "ci", scope=Scope.ADMIN)
+    client = Client(headers={"authorization": f"Bearer {text}"})
+    assert client.post("/api/v1/runs", {}, content_type="application/json").status_code == 403
+    assert client.get("/api/v1/runs").status_code == 200
+
+
+def test_who_may_not_is_told_which_role_it_takes(cast: dict[Role, User]) -> None:
+    client = Client()
+    client.force_login(cast[Role.VIEWER])
+    response = client.get("/runs/new")
+    assert response.status_code == 403
+    assert "this takes the role operator; yours is viewer" in response.content.decode()
+
+
+def test_the_table_in_the_documents_is_the_one_that_holds() -> None:
+    text = PAGE.read_text()
+    assert text == page(text), "run `python -m portal.accounts.doors` and commit what changes"
+
+
+# --- headers, cookies ------------------------------------------------------------------------------
 def test_every_answer_carries_the_strict_headers() -> None:
     response = Client().get("/accounts/login/")
     policy = dict(part.split(" ", 1) for part in response["Content-Security-Policy"].split("; "))
