@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from wsnode.core.pacing import Pacing, Share
-from wsnode.core.threshold import Threshold
+from wsnode.core.threshold import Threshold, check_metric
 
 NS = 1_000_000_000
 LONGEST_VALUE = 100
@@ -243,6 +243,15 @@ class Scenario(BaseModel):
             description="Demands that decide the verdict, such as 'response_time.p99 < 50ms'.",
         ),
     ] = ()
+    primary_metric: Annotated[
+        str | None,
+        Field(
+            max_length=50,
+            title="Primary metric",
+            description="What a comparison of runs is decided by. Empty: 'response_time.p99'; where nothing is sent "
+            "'handshake.p99'; where no reply is awaited 'sent_per_s'.",
+        ),
+    ] = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -256,6 +265,11 @@ class Scenario(BaseModel):
     @classmethod
     def _thresholds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Threshold.parse(text).text for text in value)
+
+    @field_validator("primary_metric")
+    @classmethod
+    def _primary_metric_exists(cls, value: str | None) -> str | None:
+        return value if value is None else check_metric(value)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -293,6 +307,15 @@ class Scenario(BaseModel):
     def effective_match(self) -> Literal["prefix", "order", "none"]:
         """`match`, or 'order' where the payload is too small for a prefix."""
         return "order" if self.match == "prefix" and self.size_bytes < PREFIX_BYTES else self.match
+
+    @property
+    def effective_primary_metric(self) -> str:
+        """`primary_metric`, or the one that says most about this kind of load."""
+        if self.primary_metric is not None:
+            return self.primary_metric
+        if not self.interval_ms:
+            return "handshake.p99"
+        return "sent_per_s" if self.match == "none" else "response_time.p99"
 
     @property
     def offered_per_s(self) -> float:

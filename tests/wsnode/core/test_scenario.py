@@ -62,6 +62,8 @@ def refusals() -> Iterator[tuple[str, Any, str]]:
             yield from ((field, bad, "a valid boolean") for bad in ("perhaps", 7, None))
         elif kind == {str}:
             yield from ((field, bad, "string") for bad in (5, None, []))
+        elif kind == {str, type(None)}:
+            yield from ((field, bad, "string") for bad in (5, []))
         else:
             assert field == "thresholds"
             yield field, ["p99 < 50"], "known: response_time.p99"
