@@ -13,10 +13,13 @@ from portal.monitoring.evidence import Row, Span, Target, Watched, watch
 from portal.monitoring.links import Page
 from portal.monitoring.queries import STEP_S
 from portal.runs.environment import changes
-from wsnode.core.judge import Agreement, Clock, Scrapes, Surroundings, judge
+from wsnode.core.judge import Agreement, Clock, Observed, Scrapes, Surroundings, judge, lab_notes
 from wsnode.core.protocol import Second
 from wsnode.core.result import Evidence, Host, Result, Subject
 from wsnode.core.summary import Summary, run_counters, summarise
+
+SERVER_FACTS = "server."
+"""What facts of the server begin with, as opposed to those of its host (`wsnode.environment`)."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,16 @@ def _subject(subject: Subject, outcome: Outcome) -> Subject:
 
 
 def _surroundings(outcome: Outcome, summary: Summary, watched: Watched) -> Surroundings:
-    changed = [
-        f"{host.name}: {change.name} {change.begin} → {change.end}"
-        for host in outcome.hosts
-        for change in changes(stable(host.environment_begin), stable(host.environment_end))
-    ]
-    restarts = [f"its counters began anew {watched.restarts} times"] if watched.restarts else []
+    changed: list[str] = []
+    of_server = [f"its counters began anew {watched.restarts} times"] if watched.restarts else []
+    for host in outcome.hosts:
+        for change in changes(stable(host.environment_begin), stable(host.environment_end)):
+            if change.name.startswith(SERVER_FACTS):
+                of_server.append(f"{change.name.removeprefix(SERVER_FACTS)} {change.begin} → {change.end}")
+            else:
+                changed.append(f"{host.name}: {change.name} {change.begin} → {change.end}")
     return Surroundings(
-        server_changed=restarts,
+        server_changed=of_server,
         scrapes=[Scrapes(str(seen.target), seen.expected, seen.failed, seen.missing) for seen in watched.seen],
         agreements=list(_agreements(summary, watched)),
         clocks=[
@@ -143,12 +148,9 @@ def _busiest(series: Sequence[Second]) -> int:
 
 
 def _notes(outcome: Outcome, watched: Watched) -> Iterator[str]:
-    boots = {host.name: stable(host.environment_begin).get("boot_id") for host in outcome.hosts}
-    servers = {boots[host.name] for host in outcome.hosts if host.role == "server"} - {None}
-    shared = [host.name for host in outcome.hosts if host.role == "load_generator" and boots[host.name] in servers]
-    if shared:
-        names = ", ".join(shared)
-        yield f"the server shares a kernel with the load generators {names}: each takes from what the other has"
+    yield from lab_notes(
+        Observed(host.name, host.role, host.environment_begin, host.environment_end) for host in outcome.hosts
+    )
     if watched.fault is not None:
         yield f"no host series: {watched.fault}"
 

@@ -11,6 +11,7 @@ from django.db import transaction
 from portal.conductor.job import HostOutcome, Outcome
 from portal.monitoring.evidence import Row
 from portal.runs.archive import pack
+from portal.runs.environment import HostReading, engine_of, environment_digest
 from portal.runs.judging import Judgement
 from portal.runs.models import Archive, Environment, EvidenceRow, Run, RunSecond, Summary
 from portal.runs.states import State
@@ -31,10 +32,13 @@ def store(run: Run, outcome: Outcome, judgement: Judgement, archive: bytes) -> R
     kept = copy.copy(run)
     result = judgement.result
     finished = result if outcome.state == "finished" else None
+    readings = [HostReading(host.name, host.role, host.environment_begin) for host in outcome.hosts]
     fields = {
         "verdict": finished.verdict if finished else None,
         "validity": finished.validity if finished else None,
         "subject_version": judgement.subject.version[:200],
+        "engine": engine_of(readings)[:40] if judgement.subject.source == "own" else "",
+        "environment_digest": environment_digest(readings),
     }
     with transaction.atomic():
         if not kept.step(State(outcome.state), outcome.reason or "", **fields):

@@ -30,6 +30,7 @@ from wsnode.core.protocol import Live
 from wsnode.core.summary import HostRun
 
 ENVIRONMENT = {"stable": {**STABLE, "boot_id": "one"}, "volatile": VOLATILE}
+SERVER_FACTS = {"stable": {**ENVIRONMENT["stable"], "server.engine": "websockets"}, "volatile": VOLATILE}
 START_NS = int(NOW.timestamp() * 1e9)
 Script = Callable[[Job, Callable[[Event], None], Control], Awaitable[Outcome]]
 
@@ -88,8 +89,8 @@ def outcome(job: Job, state: str = "finished", reason: str | None = None, runs: 
             clock_begin=clock,
             clock_end=clock,
             start_skew_s=0.0008 if host.plan else None,
-            environment_begin=ENVIRONMENT,
-            environment_end=ENVIRONMENT,
+            environment_begin=ENVIRONMENT if host.plan else SERVER_FACTS,
+            environment_end=ENVIRONMENT if host.plan else SERVER_FACTS,
             run=said.get(host.name),
         )
         for host in job.hosts

@@ -22,6 +22,7 @@ from portal.accounts.models import User
 from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
 from portal.monitoring.queries import QUERIES
 from portal.runs import conducting, line, store, tasks
+from portal.runs.environment import HostReading, environment_digest
 from portal.runs.models import Archive, Environment, EvidenceRow, Run, RunEvent, RunSecond, Summary
 from portal.runs.states import State
 from tests.portal.factories import make_run, make_user
@@ -83,7 +84,9 @@ def test_a_run_goes_through_all_states_and_is_kept_whole(user: User, conductor: 
     assert (run.verdict, run.validity) == ("passed", "valid")
     assert (run.epoch, run.last_second, run.start_at_ns, run.live) == (1, 12, START_NS, None)
     assert run.generators == ["load-1", "load-2"]
-    assert (run.subject_name, run.subject_version) == ("wsnode", "0.1.0")
+    assert (run.subject_name, run.subject_version, run.engine) == ("wsnode", "0.1.0", "websockets")
+    readings = [HostReading(row.host, row.role, row.begin) for row in Environment.objects.all()]
+    assert run.environment_digest == environment_digest(readings) != ""
     assert RunSecond.objects.count() == 0
 
     result = run.summary.content
@@ -94,7 +97,7 @@ def test_a_run_goes_through_all_states_and_is_kept_whole(user: User, conductor: 
     assert result.window is not None
     assert (result.window.from_s, result.window.to_s) == (2, 12)
     assert [host.name for host in result.hosts] == ["server", "load-1", "load-2"]
-    assert any("shares a kernel with the load generators load-1, load-2" in note for note in result.notes)
+    assert any(note.startswith("server and load-1, load-2 share a kernel") for note in result.notes)
 
     rows = EvidenceRow.objects.all()
     assert len(rows) == len(QUERIES)

@@ -92,6 +92,7 @@ def test_what_prometheus_saw_reaches_the_table(
 
 CHANGED = {**ENVIRONMENT, "stable": {**ENVIRONMENT["stable"], "kernel": "6.8.0-51"}}
 MOVED = {**ENVIRONMENT, "volatile": {"load_1m": 99}}
+ANOTHER_SERVER = {**ENVIRONMENT, "stable": {**ENVIRONMENT["stable"], "server.engine": "lean"}}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,7 @@ MOVED = {**ENVIRONMENT, "volatile": {"load_1m": 99}}
     [
         (1, {"environment_end": CHANGED}, "suspect: the environment changed during the run: load-1: kernel 6.8.0-45"),
         (1, {"environment_end": MOVED}, None),
+        (0, {"environment_end": ANOTHER_SERVER}, "invalid: the server changed during the run: engine websockets →"),
         (1, {"environment_end": {}}, None),
         (1, {"clock_end": ClockReading(0.0001, 0.026)}, "suspect: load-1: clock known within 26.0 ms only"),
         (1, {"clock_end": ClockReading(0.0001, 0.025)}, None),
@@ -137,11 +139,20 @@ def test_a_shared_kernel_is_noted_and_separate_ones_are_not(monkeypatch: pytest.
     one = judged(monkeypatch, Watched(), {"environment_begin": own, "environment_end": own}, host=1).result
     assert one is not None
     assert [note for note in one.notes if "kernel" in note] == [
-        "the server shares a kernel with the load generators load-2: each takes from what the other has"
+        "server and load-2 share a kernel: what a load generator takes, the server has not"
     ]
     apart = judged(monkeypatch, Watched(), {"environment_begin": own, "environment_end": own}, host=0).result
     assert apart is not None
     assert not any("kernel" in note for note in apart.notes)
+
+
+def test_packets_that_a_shared_kernel_dropped_during_the_run_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(n: int) -> dict[str, Any]:
+        return {**ENVIRONMENT, "volatile": {"packets_dropped": n}}
+
+    result = judged(monkeypatch, Watched(), {"environment_begin": dropped(5), "environment_end": dropped(12)}, 0).result
+    assert result is not None
+    assert "the kernel that server and load-1, load-2 share dropped 7 packets during the run" in result.notes
 
 
 def test_without_prometheus_the_run_is_judged_all_the_same() -> None:

@@ -13,7 +13,6 @@ import pytest
 from tests.wsnode.agents import plan
 from wsnode import __version__, environment, preflight
 from wsnode.cli import main
-from wsnode.core.environment import differences
 from wsnode.preflight import Finding, Need, findings, fit
 
 MIB = 1 << 20
@@ -182,14 +181,6 @@ def test_a_cgroups_quota_is_found_in_both_versions(
 ) -> None:
     monkeypatch.setattr(environment, "text", lambda path: files.get(str(path)))
     assert environment.cgroup_limit("cpu.max") == wanted
-
-
-def test_differences_name_stable_keys_only() -> None:
-    begin = {"stable": {"net.core.somaxconn": "4096", "kernel": "6.1", "gone": 1}, "volatile": {"load_1m": 0.1}}
-    end = {"stable": {"net.core.somaxconn": "1024", "kernel": "6.1", "new": 2.5}, "volatile": {"load_1m": 9.9}}
-    assert differences(begin, end) == ["gone 1 → absent", "net.core.somaxconn 4096 → 1024", "new absent → 2.5"]
-    assert differences(begin, begin) == []
-    assert differences(begin, {}) == differences({}, end) == []
 
 
 def test_the_command_shows_a_table_and_exits_with_0_or_1(capsys: pytest.CaptureFixture[str]) -> None:

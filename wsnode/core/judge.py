@@ -39,6 +39,8 @@ CONNECTS_LATE_SUSPECT = 0.01
 CONNECT_LATE_NS = 50 * MS
 SCRAPES_SUSPECT = 0.05
 CLOCK_BOUND_SUSPECT_S = 0.025
+NAMED = 8
+"""Hosts that a note names; of more it gives the number."""
 
 Level = Literal["suspect", "invalid"]
 
@@ -357,12 +359,19 @@ def lab_notes(hosts: Iterable[Observed]) -> list[str]:
         cores = {(_stable(host).get("cpu_count"), _stable(host).get("cpus_usable")) for host in sharers}
         count, usable = cores.pop() if len(cores) == 1 else (None, None)
         shared = f"a kernel and its {count} cores" if count and count == usable else "a kernel"
-        names = f"{', '.join(servers)} and {', '.join(generators)}"
+        names = f"{', '.join(servers)} and {_few(generators)}"
         notes.append(f"{names} share {shared}: what a load generator takes, the server has not")
         dropped = max(_dropped(host) for host in sharers)
         if dropped > 0:
             notes.append(f"the kernel that {names} share dropped {dropped:,} packets during the run")
     return notes
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names as a note can hold them."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} more"
 
 
 def _stable(host: Observed) -> Mapping[str, Any]:

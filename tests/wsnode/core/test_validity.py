@@ -343,6 +343,11 @@ def test_who_shares_the_servers_kernel_is_noted() -> None:
     assert lab_notes([server, one, third]) == [
         "server and load-1, load-3 share a kernel: what a load generator takes, the server has not"
     ]
+    many = [observed(f"load-{n}", "load_generator", "k1", dropped=100) for n in range(1, 201)]
+    assert lab_notes([server, *many]) == [
+        "server and load-1, load-2, load-3, load-4, load-5, load-6, load-7 and 193 more share a kernel and its 4 cores:"
+        " what a load generator takes, the server has not"
+    ]
 
 
 def test_packets_dropped_on_a_shared_kernel_are_noted() -> None:
