@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wsnode import __version__
-from wsnode.interfaces import interfaces
+from wsnode.interfaces import drops, interfaces
 from wsnode.timekeeping import clock_state
 from wsnode.wakefulness import HELD_US, permitted
 from wsnode.workers import raise_descriptor_limit
@@ -79,6 +79,7 @@ def environment(more: Mapping[str, Fact] | None = None) -> dict[str, dict[str, F
     }
     volatile: dict[str, Fact] = {
         **clock_state(),
+        **drops(),
         "conntrack_count": natural("/proc/sys/net/netfilter/nf_conntrack_count"),
         "files_open": files_open(),
         "load_1m": os.getloadavg()[0],

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 _NET = Path("/sys/class/net")
+_SOFTNET = Path("/proc/net/softnet_stat")
 _SIOCETHTOOL = 0x8946
 _OFFLOADS = {"rx_checksum": 0x14, "tx_checksum": 0x16, "tso": 0x1E, "gso": 0x23, "gro": 0x2B}
 """ethtool's commands that read one switch (linux/ethtool.h: ETHTOOL_GRXCSUM, GTXCSUM, GTSO, GGSO, GGRO)."""
@@ -26,11 +27,7 @@ def interfaces() -> dict[str, str | int | None]:
     """
     facts: dict[str, str | int | None] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for name, addresses in sorted(psutil.net_if_addrs().items()):
-            if not any(address.family == socket.AF_INET and not _loopback(address.address) for address in addresses):
-                continue
-            if (_NET / name / "bridge").exists():
-                continue
+        for name in _names():
             speed = _natural(_NET / name / "speed")
             facts[f"nic.{name}.driver"] = _driver(name)
             facts[f"nic.{name}.mtu_bytes"] = _natural(_NET / name / "mtu")
@@ -38,6 +35,39 @@ def interfaces() -> dict[str, str | int | None]:
             facts[f"nic.{name}.queues"] = _queues(name)
             facts[f"nic.{name}.speed_mbit"] = speed if speed and _driver(name) else None
     return facts
+
+
+def drops() -> dict[str, int | None]:
+    """Packets that were dropped since boot: by the kernel before it looked at them, on any interface (its backlog was
+    full: `net.core.netdev_max_backlog`), and of each interface by the kernel and by its driver.
+
+    The first is the whole machine's, also in a container; None stands for what this kernel does not show.
+    """
+    facts: dict[str, int | None] = {"packets_dropped": _dropped_unseen()}
+    for name in _names():
+        for counter in ("rx_dropped", "rx_missed", "tx_dropped"):
+            file = "rx_missed_errors" if counter == "rx_missed" else counter
+            facts[f"nic.{name}.{counter}"] = _natural(_NET / name / "statistics" / file)
+    return facts
+
+
+def _dropped_unseen() -> int | None:
+    try:
+        lines = _SOFTNET.read_text().splitlines()
+    except OSError:
+        return None
+    # A line of hexadecimal words for each processor: packets, then those dropped (Linux, net/core/net-procfs.c).
+    return sum(int(line.split()[1], 16) for line in lines if line)
+
+
+def _names() -> list[str]:
+    """The interfaces that count here, in order."""
+    return [
+        name
+        for name, addresses in sorted(psutil.net_if_addrs().items())
+        if any(address.family == socket.AF_INET and not _loopback(address.address) for address in addresses)
+        and not (_NET / name / "bridge").exists()
+    ]
 
 
 def _loopback(address: str) -> bool:

@@ -8,13 +8,15 @@ import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from wsnode import interfaces as interfaces_module
 from wsnode import timekeeping
 from wsnode.environment import environment
-from wsnode.interfaces import interfaces
+from wsnode.interfaces import drops, interfaces
 
 
 def names() -> set[str]:
@@ -49,6 +51,36 @@ def test_offloads_are_those_that_ethtool_shows() -> None:
         on = sorted(said[line.split(":")[0]] for line in shown.splitlines()
                     if line.split(":")[0] in said and line.split(": ")[1].startswith("on"))  # fmt: skip
         assert facts[f"nic.{name}.offloads"] == " ".join(on)
+
+
+def test_packets_that_an_interface_dropped_are_those_that_ip_counts() -> None:
+    found = drops()
+    assert {key.split(".")[1] for key in found if key.startswith("nic.")} == names()
+    for name, io in psutil.net_io_counters(pernic=True).items():
+        if name in names():
+            # psutil reads /proc/net/dev, where what was dropped and what was missed are one.
+            rx = [found[f"nic.{name}.{counter}"] or 0 for counter in ("rx_dropped", "rx_missed")]
+            assert sum(rx) <= io.dropin
+            assert (found[f"nic.{name}.tx_dropped"] or 0) <= io.dropout
+
+
+def test_packets_dropped_from_the_backlog_are_added_up_over_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "softnet_stat"
+    file.write_text("0002e7c8 0000001f 00000000\n00033dba 00000002 0000000a\n")
+    monkeypatch.setattr(interfaces_module, "_SOFTNET", file)
+    assert drops()["packets_dropped"] == 33
+    file.unlink()
+    assert drops()["packets_dropped"] is None
+
+
+def test_drops_are_volatile_and_this_kernel_shows_its_own() -> None:
+    with open("/proc/net/softnet_stat", encoding="ascii") as kernels:
+        before = sum(int(line.split()[1], 16) for line in kernels)
+    read = environment()
+    assert int(read["volatile"]["packets_dropped"] or 0) >= before
+    assert not any("dropped" in key for key in read["stable"])
 
 
 def test_machine_and_boot_are_named_and_the_machines_id_is_not_given_away() -> None:
