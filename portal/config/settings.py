@@ -56,6 +56,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "portal.accounts",
     "portal.runs",
+    "portal.schedules",
 ]
 MIDDLEWARE = [
     *(["portal.config.proxy.client_address"] if _PROXIED else []),
