@@ -68,6 +68,7 @@ def environment(more: Mapping[str, Fact] | None = None) -> dict[str, dict[str, F
         "machine": platform.machine(),
         "machine_id": machine_id(),
         "memory_bytes": memory.get("MemTotal"),
+        "network_namespace": network_namespace(),
         "open_file_limit": limit,
         "openssl": ssl.OPENSSL_VERSION,
         "python": platform.python_version(),
@@ -123,6 +124,14 @@ def machine_id() -> str | None:
     """Names this installation, and stays the same over boots; hashed, since the id itself is not for others to know."""
     value = text("/etc/machine-id") or text("/var/lib/dbus/machine-id")
     return hashlib.sha256(f"wslab:{value}".encode()).hexdigest()[:16] if value else None
+
+
+def network_namespace() -> str | None:
+    """Names, within a kernel, whose interfaces, ports and counts of packets this host has."""
+    try:
+        return os.readlink("/proc/self/ns/net")
+    except OSError:
+        return None
 
 
 def clocksource() -> str | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from portal.monitoring.samples import Samples, around, gain, quantile, rate, rat
 
 MIN_SAMPLES = 4
 NO_PROMETHEUS = "the lab has no Prometheus"
+HOST_CHARS = 100
+"""Of a row's host (`portal.runs.record.EvidenceRow`)."""
 
 
 class Target(NamedTuple):
@@ -45,11 +47,29 @@ class Span(NamedTuple):
         return self.end - self.start
 
 
+class Kernel(NamedTuple):
+    """On what a host runs, as it told; None: nobody knows, and then it shares nothing."""
+
+    boot_id: str | None
+    network: str | None
+    """Its network namespace there."""
+
+
+class Place(NamedTuple):
+    """What a row is of."""
+
+    hosts: list[str]
+    """Those that are asked for."""
+    sharers: tuple[str, ...] = ()
+    """All hosts of the run whose figure it is, where they are several that share a kernel: then it is the machine's."""
+
+
 class Row(NamedTuple):
     """One figure, or why there is none."""
 
     name: str
     host: str
+    """That it is of; `machine of …` where several hosts share it."""
     value: float | None
     unit: str
     no_data: str | None
@@ -95,6 +115,7 @@ def watch(
     window: Span,
     whole: Span,
     page: Page | None = None,
+    kernels: Mapping[str, Kernel] | None = None,
     patience_s: float = 4.0,
     clock: Callable[[], float] = time.time,
 ) -> Watched:
@@ -102,9 +123,10 @@ def watch(
 
     Waits up to `patience_s` for each target's first sample after the run. A Prometheus that is absent or out of order
     costs figures, never the run: every row then says why it is empty. `page` is where rows link to panels from.
+    `kernels`, by host: what node_exporter counts of a whole kernel is asked for and kept once, as the machine's.
     """
     watched = Watched()
-    asked = [(query, hosts) for query in QUERIES for hosts in _places(query, targets)]
+    asked = [(query, place) for query in QUERIES for place in _places(query, targets, kernels or {})]
     found: list[list[list[Series]]] = []
     if prometheus_url is None:
         watched.fault = NO_PROMETHEUS
@@ -112,18 +134,20 @@ def watch(
         try:
             with Prometheus(prometheus_url) as prometheus:
                 _await_samples(prometheus, targets, whole.end, patience_s, clock)
-                for query, hosts in asked:
-                    texts = query.what.selectors(hosts)
-                    found.append([prometheus.series(text, *window) if hosts else [] for text in texts])
+                for query, place in asked:
+                    texts = query.what.selectors(place.hosts)
+                    found.append([prometheus.series(text, *window) if place.hosts else [] for text in texts])
                     watched.series += zip(texts, found[-1], strict=True)
                 watched.seen = [_seen(prometheus, target, window) for target in targets]
                 _totals(prometheus, targets, whole, watched)
         except PrometheusError as error:
             watched = Watched(fault=str(error), seen=[_unseen(target, window) for target in targets])
-    for place, (query, hosts) in enumerate(asked):
-        row = _row(query, hosts, found[place] if watched.fault is None else [], window, watched.fault, targets)
+    rows = Counter(query.name for query, _ in asked)
+    for number, (query, place) in enumerate(asked):
+        several = rows[query.name] > 1
+        row = _row(query, place, found[number] if watched.fault is None else [], window, watched.fault, several)
         if page is not None:
-            link = panel_link(page, query.dashboard, query.panel, hosts, whole.start, window.start, window.end)
+            link = panel_link(page, query.dashboard, query.panel, place.hosts, whole.start, window.start, window.end)
             row = row._replace(grafana_url=link)
         watched.rows.append(row)
     return watched
@@ -150,10 +174,29 @@ def missing_targets(prometheus_url: str, targets: Sequence[Target], patience_s: 
             time.sleep(0.25)
 
 
-def _places(query: Query, targets: Sequence[Target]) -> list[list[str]]:
-    """The hosts of each row that a query gives; a query always gives a row, if only to say that nobody is asked."""
+def _places(query: Query, targets: Sequence[Target], kernels: Mapping[str, Kernel]) -> list[Place]:
+    """What each row of a query is of; a query always gives a row, if only to say that nobody is asked."""
     hosts = [target.host for target in targets if target.job == query.what.job and query.role in (None, target.role)]
-    return [[host] for host in hosts] if query.per_host and hosts else [hosts]
+    if not query.per_host or not hosts:
+        return [Place(hosts)]
+    places: list[Place] = []
+    told: set[str] = set()
+    for host in hosts:
+        if host not in told:
+            sharers = _sharers(query, host, kernels)
+            places.append(Place([host], sharers if len(sharers) > 1 else ()))
+            told.update(sharers)
+    return places
+
+
+def _sharers(query: Query, host: str, kernels: Mapping[str, Kernel]) -> tuple[str, ...]:
+    """The hosts, this one included, of which the kernel gives the same figure."""
+    own = kernels.get(host, Kernel(None, None))
+    if own.boot_id is None or (query.of == "network" and own.network is None):
+        return (host,)
+    if query.of == "machine":
+        return tuple(name for name, kernel in kernels.items() if kernel.boot_id == own.boot_id)
+    return tuple(name for name, kernel in kernels.items() if kernel == own)
 
 
 def _await_samples(
@@ -211,13 +254,14 @@ def _gained(series: Sequence[Series], whole: Span) -> float | None:
 
 def _row(
     query: Query,
-    hosts: Sequence[str],
+    place: Place,
     found: Sequence[Sequence[Series]],
     window: Span,
     fault: str | None,
-    targets: Sequence[Target],
+    several: bool,
 ) -> Row:
     value: float | None = None
+    hosts = place.hosts
     host, count = hosts[0] if len(hosts) == 1 else "", 0
     no_data = fault
     if no_data is None and not hosts:
@@ -230,10 +274,9 @@ def _row(
             value, host = _figure(query.what, found, host)
             if not math.isfinite(value):
                 value, no_data = None, _nothing(query.what)
-    several = query.per_host and sum(target.job == query.what.job for target in targets) > 1
     return Row(
-        name=f"{query.name} ({host})" if several else query.name,
-        host=host,
+        name=_name(query, place, several),
+        host=_machine_of(place.sharers) if place.sharers else host,
         value=value,
         unit=query.unit,
         no_data=no_data,
@@ -243,6 +286,17 @@ def _row(
         samples=count,
         grafana_url=None,
     )
+
+
+def _name(query: Query, place: Place, several: bool) -> str:
+    if place.sharers:
+        return f"{query.name} (machine of {place.hosts[0]})" if several else f"{query.name} (machine)"
+    return f"{query.name} ({place.hosts[0]})" if several else query.name
+
+
+def _machine_of(sharers: Sequence[str]) -> str:
+    text = f"machine of {', '.join(sharers)}"
+    return text if len(text) <= HOST_CHARS else f"machine of {sharers[0]} and {len(sharers) - 1} more"
 
 
 def _nothing(what: Expression) -> str:

@@ -106,6 +106,9 @@ class Query:
     """Id of its panel there."""
     role: Literal["load_generator"] | None = None
     """Which of the job's hosts; None: all. A server has an agent too."""
+    of: Literal["machine", "network"] = "network"
+    """What node_exporter counts of a host that shares its kernel with others: all that the kernel does, or what belongs
+    to the host's network namespace."""
 
     @property
     def per_host(self) -> bool:
@@ -151,9 +154,10 @@ def _generator(
 
 def _host(
     name: str, unit: str, better: Literal["lower", "higher"] | None, metric: str, how: Aggregation, panel: int, *,
-    matchers: str = "", over: str = "",
+    matchers: str = "", over: str = "", of: Literal["machine", "network"] = "network",
 ) -> Query:  # fmt: skip
-    return Query(name, unit, better, Expression("node", metric, how, matchers, ("host",), over), SYSTEM_BOARD, panel)
+    what = Expression("node", metric, how, matchers, ("host",), over)
+    return Query(name, unit, better, what, SYSTEM_BOARD, panel, of=of)
 
 
 QUERIES: tuple[Query, ...] = (
@@ -180,11 +184,14 @@ QUERIES: tuple[Query, ...] = (
     _generator("Generator open descriptors, most in a worker", "descriptors", "lower", "node_open_descriptors",
                "largest", 44),
     _host("Host CPU", "cores", "lower", "node_cpu_seconds_total", "sum of rates", 11,
-          matchers='mode!~"idle|iowait|steal"'),
-    _host("Host CPU, stolen", "cores", "lower", "node_cpu_seconds_total", "sum of rates", 12, matchers='mode="steal"'),
-    _host("Host CPU pressure", "ratio", "lower", "node_pressure_cpu_waiting_seconds_total", "sum of rates", 13),
-    _host("Host context switches", "1/s", "lower", "node_context_switches_total", "sum of rates", 15),
-    _host("Host memory available, least", "bytes", "higher", "node_memory_MemAvailable_bytes", "smallest", 16),
+          matchers='mode!~"idle|iowait|steal"', of="machine"),
+    _host("Host CPU, stolen", "cores", "lower", "node_cpu_seconds_total", "sum of rates", 12, matchers='mode="steal"',
+          of="machine"),
+    _host("Host CPU pressure", "ratio", "lower", "node_pressure_cpu_waiting_seconds_total", "sum of rates", 13,
+          of="machine"),
+    _host("Host context switches", "1/s", "lower", "node_context_switches_total", "sum of rates", 15, of="machine"),
+    _host("Host memory available, least", "bytes", "higher", "node_memory_MemAvailable_bytes", "smallest", 16,
+          of="machine"),
     _host("Host sockets, most", "sockets", None, "node_sockstat_sockets_used", "largest", 41),
     _host("Host TCP sockets in use, most", "sockets", None, "node_sockstat_TCP_inuse", "largest", 41),
     _host("Host TIME-WAIT sockets, most", "sockets", "lower", "node_sockstat_TCP_tw", "largest", 41),
@@ -196,7 +203,7 @@ QUERIES: tuple[Query, ...] = (
     _host("Host listen drops", "1/s", "lower", "node_netstat_TcpExt_ListenDrops",
           "sum of rates", 51),
     _host("Host packets dropped on input", "1/s", "lower", "node_softnet_dropped_total",
-          "sum of rates", 52),
+          "sum of rates", 52, of="machine"),
     _host("Host conntrack table, fullest", "ratio", "lower", "node_nf_conntrack_entries", "largest", 53,
           over="node_nf_conntrack_entries_limit"),
 )  # fmt: skip

@@ -58,8 +58,9 @@ def _sections() -> Iterator[str]:
     yield (
         "## The evidence of a run\n\nFrom the raw samples of the measured window: counters are the reset-corrected gain"
         " between the first and\nthe last of them over the time between those two, and fewer than four samples are no"
-        " data. Rows of hosts come once\nfor each host. The queries stand in `portal/monitoring/queries.py` and, filled"
-        " in, beside each figure on the run's page.\n"
+        " data. Rows of hosts come once\nfor each host; what hosts of one kernel have in common comes once, as"
+        " the machine's. The queries stand in\n`portal/monitoring/queries.py` and, filled in, beside each figure on"
+        " the run's page.\n"
     )
     titles = {board.uid: board.title for board in BOARDS}
     panels = {(board.uid, panel.id): panel.title for board in BOARDS for panel in board.panels}

@@ -53,7 +53,7 @@ def text(value: object) -> str:
 
 # --- two runs ---------------------------------------------------------------------------------------------------------
 
-OF_A_MOMENT = frozenset({"agent_name", "agent_started_at", "boot_id", "server.start_id"})
+OF_A_MOMENT = frozenset({"agent_name", "agent_started_at", "boot_id", "network_namespace", "server.start_id"})
 """Facts that name a boot or a process. They are stable within a run, differ between any two, and say nothing there."""
 OF_AN_INSTALLATION = frozenset({"hostname", "machine_id"})
 """Shown where they differ between two runs. Not in the digest: a host that was made anew alike is alike, and those of

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from portal.conductor.job import HostOutcome, Job, Outcome
-from portal.monitoring.evidence import Row, Span, Target, Watched, watch
+from portal.monitoring.evidence import Kernel, Row, Span, Target, Watched, watch
 from portal.monitoring.links import Page
 from portal.monitoring.queries import STEP_S
 from portal.runs.environment import changes
@@ -66,6 +66,7 @@ def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
         window=window,
         whole=whole,
         page=_page(facts),
+        kernels={host.name: _kernel(host) for host in outcome.hosts},
         patience_s=facts.patience_s,
     )
     result = judge(
@@ -89,6 +90,12 @@ def stable(environment: dict[str, Any]) -> dict[str, Any]:
     """The part of a host's environment that must not change while a run is comparable."""
     part = environment.get("stable", {})
     return part if isinstance(part, dict) else {}
+
+
+def _kernel(host: HostOutcome) -> Kernel:
+    facts = stable(host.environment_begin)
+    boot_id, network = facts.get("boot_id"), facts.get("network_namespace")
+    return Kernel(str(boot_id) if boot_id else None, str(network) if network else None)
 
 
 def _page(facts: Facts) -> Page | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.server
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs
 
 import pytest
 
-from portal.monitoring.evidence import NO_PROMETHEUS, Row, Seen, Span, Target, Watched, missing_targets, watch
+from portal.monitoring.evidence import NO_PROMETHEUS, Kernel, Row, Seen, Span, Target, Watched, missing_targets, watch
 from portal.monitoring.links import Page
 from portal.monitoring.prometheus import Prometheus, PrometheusError
 from portal.monitoring.queries import QUERIES
@@ -126,6 +127,45 @@ def test_several_hosts_have_a_row_each_where_the_figure_is_a_hosts(prometheus: S
     assert row(watched, "Host CPU (load-1)").value == pytest.approx(1.4)
     assert row(watched, "Host CPU (load-1)").host == "load-1"
     assert len(watched.rows) == len(QUERIES) + sum(query.per_host for query in QUERIES)
+
+
+def test_what_a_shared_kernel_counts_is_stored_once_as_the_machines(prometheus: Server) -> None:
+    """The virtual lab: a kernel for all, a network namespace for each."""
+    targets = [*TARGETS, Target("node", "load-1", "load_generator"), Target("node", "load-2", "load_generator")]
+    kernels = {
+        "server": Kernel("k1", "net:[1]"), "load-1": Kernel("k1", "net:[2]"), "load-2": Kernel("k1", "net:[3]"),
+    }  # fmt: skip
+    watched = ask(prometheus.url, targets, kernels=kernels)
+    names = Counter(one.name.partition(" (")[0] for one in watched.rows if one.name.startswith("Host "))
+    machines = {one.name for one in QUERIES if one.of == "machine"}
+    assert {name for name, n in names.items() if n == 1} == machines
+    assert {n for name, n in names.items() if name not in machines} == {3}
+    cpu = row(watched, "Host CPU (machine)")
+    assert (cpu.value, cpu.host) == (pytest.approx(0.7), "machine of server, load-1, load-2")
+    assert sum("node_context_switches_total" in text for text, _ in watched.series) == 1
+    assert row(watched, "Host IP traffic in (server)").host == "server"
+
+
+def test_hosts_of_one_network_have_its_counts_in_common_too(prometheus: Server) -> None:
+    """The embedded lab: processes of one machine, of which node_exporter is asked as the server's."""
+    kernels = {name: Kernel("k1", "net:[1]") for name in ("server", "load-1", "load-2")}
+    watched = ask(prometheus.url, kernels=kernels)
+    hosts = {one.name: one.host for one in watched.rows if one.name.startswith("Host ")}
+    assert set(hosts.values()) == {"machine of server, load-1, load-2"}
+    assert row(watched, "Host IP traffic in (machine)").value == pytest.approx(9000)
+
+
+def test_of_two_machines_each_has_its_own_row_and_unread_hosts_share_nothing(prometheus: Server) -> None:
+    nodes = [Target("node", name, "load_generator") for name in ("load-1", "load-2", "load-3")]
+    kernels = {"server": Kernel("k1", None), "load-1": Kernel("k1", None), "load-2": Kernel(None, None)}
+    watched = ask(prometheus.url, [*TARGETS, *nodes], kernels=kernels)
+    assert [one.name for one in watched.rows if one.name.startswith("Host CPU (")] == [
+        "Host CPU (machine of server)", "Host CPU (load-2)", "Host CPU (load-3)",
+    ]  # fmt: skip
+    assert "Host IP traffic in (load-1)" in {one.name for one in watched.rows}
+    many = {f"load-{n}": Kernel("k1", "net:[1]") for n in range(200)}
+    named = ask(None, [Target("node", "load-0", "load_generator")], kernels=many)
+    assert row(named, "Host CPU (machine)").host == "machine of load-0 and 199 more"
 
 
 def test_three_samples_are_no_data(prometheus: Server) -> None:
