@@ -167,7 +167,12 @@ class Run(models.Model):
             models.Index(fields=("-created_at", "-id"), name="run_newest"),
             models.Index(fields=("state", "created_at"), name="run_line"),
             models.Index(fields=("scenario_name", "-created_at"), name="run_scenario_newest"),
-            models.Index(fields=("subject_name", "subject_version"), name="run_subject"),
+            models.Index(fields=("subject_name", "subject_version", "-created_at"), name="run_version_newest"),
+            models.Index(fields=("verdict", "-created_at"), name="run_verdict_newest"),
+            models.Index(fields=("validity", "-created_at"), name="run_validity_newest"),
+            models.Index(fields=("created_by", "-created_at"), name="run_author_newest"),
+            models.Index(fields=("engine", "-created_at"), name="run_engine_newest"),
+            models.Index(fields=("-created_at",), condition=models.Q(starred=True), name="run_starred_newest"),
         ]
         constraints = [
             models.UniqueConstraint(

@@ -122,6 +122,7 @@ class Environment(models.Model):
 
     class Meta:
         ordering = ("run", "id")
+        indexes = [models.Index(fields=("host", "run"), name="environment_host")]
         constraints = [models.UniqueConstraint(fields=("run", "host"), name="one_environment_per_host")]
 
 
