@@ -14,7 +14,7 @@ from tests.wsnode.serving import PATIENCE_S, eventually, is_gone, read_close, se
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_every_client_is_told_1001_and_the_server_exits_with_0(number):
+def test_every_client_is_told_1001_and_the_server_exits_with_0(number, engine):
     async def run(server):
         clients = [await connect(server.url(), proxy=None) for _ in range(20)]
         server.process.send_signal(number)
@@ -25,7 +25,7 @@ def test_every_client_is_told_1001_and_the_server_exits_with_0(number):
             codes.append(closed.value.rcvd.code)
         return codes
 
-    with serving("--workers", "2") as server:
+    with serving("--engine", engine, "--workers", "2") as server:
         pids = [worker.pid for worker in server.workers()]
         assert asyncio.run(run(server)) == [1001] * 20
         assert server.process.wait(PATIENCE_S) == 0
@@ -33,8 +33,8 @@ def test_every_client_is_told_1001_and_the_server_exits_with_0(number):
         assert "drained, 0 connections cut off" in server.stderr()
 
 
-def test_who_does_not_leave_is_cut_off_at_the_deadline_and_health_is_503_until_then():
-    with serving("--workers", "1", "--drain-timeout", "1.5") as server:
+def test_who_does_not_leave_is_cut_off_at_the_deadline_and_health_is_503_until_then(engine):
+    with serving("--engine", engine, "--workers", "1", "--drain-timeout", "1.5") as server:
         sock = upgrade(server.port)[0]
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -51,8 +51,8 @@ def test_who_does_not_leave_is_cut_off_at_the_deadline_and_health_is_503_until_t
         assert "drained, 1 connections cut off" in server.stderr()
 
 
-def test_a_second_signal_ends_at_once():
-    with serving("--workers", "2", "--drain-timeout", "60") as server:
+def test_a_second_signal_ends_at_once(engine):
+    with serving("--engine", engine, "--workers", "2", "--drain-timeout", "60") as server:
         pids = [worker.pid for worker in server.workers()]
         sock = upgrade(server.port)[0]
         with sock:
@@ -63,8 +63,8 @@ def test_a_second_signal_ends_at_once():
         assert all(is_gone(pid) for pid in pids)
 
 
-def test_workers_do_not_outlive_a_killed_server():
-    with serving("--workers", "2") as server:
+def test_workers_do_not_outlive_a_killed_server(engine):
+    with serving("--engine", engine, "--workers", "2") as server:
         pids = [worker.pid for worker in server.workers()]
         server.process.kill()
         eventually(lambda: [is_gone(pid) for pid in pids], all)

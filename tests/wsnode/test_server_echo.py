@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -11,8 +12,8 @@ from tests.wsnode.serving import Server, frame, serving, upgrade
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving("--workers", "1") as running:
+def server(engine):
+    with serving("--engine", engine, "--workers", "1") as running:
         yield running
 
 
@@ -74,11 +75,11 @@ def test_compression_is_off_though_the_client_offers_it(server):
     assert talk(server, act, compression="deflate") is None
 
 
-def test_compression_can_be_switched_on():
+def test_compression_can_be_switched_on(engine):
     async def act(client):
         return client.response.headers["Sec-WebSocket-Extensions"], await exchange(client, "a" * 1000)
 
-    with serving("--workers", "1", "--compression") as compressing:
+    with serving("--engine", engine, "--workers", "1", "--compression") as compressing:
         extensions, replies = talk(compressing, act, compression="deflate")
     assert extensions.startswith("permessage-deflate")
     assert replies == ["a" * 1000]
@@ -101,7 +102,9 @@ def test_the_server_says_what_it_is(server):
 
 def test_health_is_ok_over_plain_http(server):
     status, body, _ = server.get("/healthz")
-    assert (status, body) == (200, "ok\n")
+    assert status == 200
+    assert re.fullmatch(r"ok\nstart_id [0-9a-f]{16}\n", body)
+    assert server.get("/healthz")[1] == body, "the same start, whichever worker answers"
 
 
 def test_another_path_is_404_and_lists_the_paths(server):

@@ -17,9 +17,18 @@ from wsnode.telemetry import Layout, SharedTable
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(engine):
     with serving(
-        "--workers", "1", "--max-connections", "3", "--max-message-bytes", "1000", "--ping-interval", "0"
+        "--engine",
+        engine,
+        "--workers",
+        "1",
+        "--max-connections",
+        "3",
+        "--max-message-bytes",
+        "1000",
+        "--ping-interval",
+        "0",
     ) as running:
         yield running
 
@@ -71,8 +80,8 @@ def test_one_connection_too_many_gets_503_and_when_to_come_back(server, counted)
     again.close()
 
 
-def test_the_connection_limit_holds_over_two_workers():
-    with serving("--workers", "2", "--max-connections", "9") as two:
+def test_the_connection_limit_holds_over_two_workers(engine):
+    with serving("--engine", engine, "--workers", "2", "--max-connections", "9") as two:
         socks = [upgrade(two.port) for _ in range(9)]
         assert [status for _, status, _, _ in socks] == [101] * 9
         sock, status, body, _ = upgrade(two.port)
@@ -82,9 +91,9 @@ def test_the_connection_limit_holds_over_two_workers():
             held.close()
 
 
-def test_descriptors_bound_a_worker_and_connections_beyond_do_not_harm_it():
+def test_descriptors_bound_a_worker_and_connections_beyond_do_not_harm_it(engine):
     """96 open files: 32 connections, then answers of 503, and above 32 more TCP connections none at all."""
-    with serving("--workers", "1", descriptors=96) as small:
+    with serving("--engine", engine, "--workers", "1", descriptors=96) as small:
         assert "limits: 32 connections" in small.line
         assert "open-file limit is 96" in eventually(small.stderr, bool)
         held = [upgrade(small.port) for _ in range(32)]
@@ -180,8 +189,8 @@ def test_a_port_probe_is_no_error(server, counted):
     counted("handshake", 0)
 
 
-def test_a_client_that_answers_no_ping_is_closed_with_1011_as_a_timeout():
-    with serving("--workers", "1", "--ping-interval", "0.2", "--ping-timeout", "0.2") as pinging:
+def test_a_client_that_answers_no_ping_is_closed_with_1011_as_a_timeout(engine):
+    with serving("--engine", engine, "--workers", "1", "--ping-interval", "0.2", "--ping-timeout", "0.2") as pinging:
         sock = upgrade(pinging.port)[0]
         with sock:
             assert sock.recv(2)[0] == 0x89
@@ -201,7 +210,7 @@ def test_a_client_that_stays_after_its_offence_is_cut_off(server):
         server.total_becomes("websocket_active_connections", 0)
 
 
-def test_a_fault_of_the_server_s_own_closes_with_1011_as_internal(caplog):
+def test_a_fault_of_the_server_s_own_closes_with_1011_as_internal(caplog, engine):
     table = SharedTable.create(Layout(for_job(SERVER)), slots=1)
     counters = table.layout.counters()
     counters.message_processing.bounds = None  # the fault: bisect cannot search it
@@ -218,14 +227,14 @@ def test_a_fault_of_the_server_s_own_closes_with_1011_as_internal(caplog):
     admission = Admission(limits, counters, table, table.writer(table.acquire(), counters))
 
     async def run():
-        engine = make_engine("websockets", admission)
+        serving_engine = make_engine(engine, admission)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            await engine.start(listener)
+            await serving_engine.start(listener)
             async with connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/echo", proxy=None) as client:
                 await client.send("hello")
                 assert await client.recv() == "hello"
                 await client.wait_closed()
-            await engine.drain(1)
+            await serving_engine.drain(1)
             return client.close_code
 
     assert asyncio.run(run()) == 1011

@@ -17,8 +17,8 @@ from wsnode.core.metrics import CLOSE_CODES, SERVER, SERVER_ERROR_KINDS, for_job
 
 
 @pytest.fixture
-def server():
-    with serving("--workers", "2") as running:
+def server(engine):
+    with serving("--engine", engine, "--workers", "2") as running:
         yield running
 
 
@@ -116,7 +116,7 @@ def test_totals_do_not_fall_when_a_worker_is_killed_and_the_restart_is_counted(s
     assert "killed by SIGKILL" in server.stderr()
 
 
-def test_the_connections_of_a_killed_worker_are_gone_from_the_gauge():
+def test_the_connections_of_a_killed_worker_are_gone_from_the_gauge(engine):
     async def run(server):
         for _ in range(4):
             await connect(server.url(), proxy=None, close_timeout=0)
@@ -124,7 +124,7 @@ def test_the_connections_of_a_killed_worker_are_gone_from_the_gauge():
         server.workers()[0].kill()
         await asyncio.to_thread(server.total_becomes, "websocket_active_connections", 0)
 
-    with serving("--workers", "1") as server:
+    with serving("--engine", engine, "--workers", "1") as server:
         asyncio.run(run(server))
 
 
@@ -132,8 +132,8 @@ def worst_lag(server: Server) -> float:
     return server.metrics().value("node_eventloop_lag_seconds", worker="0")
 
 
-def test_loop_lag_shows_a_block_of_300_ms_and_is_not_reset_by_reading():
-    with serving("--workers", "1") as server:
+def test_loop_lag_shows_a_block_of_300_ms_and_is_not_reset_by_reading(engine):
+    with serving("--engine", engine, "--workers", "1") as server:
         worker = server.workers()[0].pid
         eventually(lambda: worst_lag(server), lambda lag: 0 < lag < 0.25)
         os.kill(worker, signal.SIGSTOP)
@@ -150,8 +150,8 @@ def test_loop_lag_shows_a_block_of_300_ms_and_is_not_reset_by_reading():
         assert slow >= 1
 
 
-def test_loop_lag_grows_while_a_worker_is_silent():
-    with serving("--workers", "1") as server:
+def test_loop_lag_grows_while_a_worker_is_silent(engine):
+    with serving("--engine", engine, "--workers", "1") as server:
         worker = server.workers()[0].pid
         os.kill(worker, signal.SIGSTOP)
         eventually(lambda: worst_lag(server), lambda lag: 1 < lag < 10)

@@ -15,8 +15,8 @@ from wsnode.server.rooms import Rooms
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving("--workers", "1") as running:
+def server(engine):
+    with serving("--engine", engine, "--workers", "1") as running:
         yield running
 
 
@@ -58,7 +58,7 @@ def test_who_left_a_room_gets_no_more(server: Server):
     assert asyncio.run(run()) == "second"
 
 
-def test_a_subscriber_that_does_not_read_is_closed_with_1013_and_the_others_miss_nothing():
+def test_a_subscriber_that_does_not_read_is_closed_with_1013_and_the_others_miss_nothing(engine):
     """More is published than the kernel's buffers of a connection hold (some 10 MiB)."""
     message, count = b"m" * 65536, 400
 
@@ -77,7 +77,7 @@ def test_a_subscriber_that_does_not_read_is_closed_with_1013_and_the_others_miss
             except ConnectionClosed as closed:
                 return received, late, closed.rcvd.code
 
-    with serving("--workers", "1", "--max-backlog-bytes", "65536") as server:
+    with serving("--engine", engine, "--workers", "1", "--max-backlog-bytes", "65536") as server:
         received, late, code = asyncio.run(run(server))
         assert received == [65536] * count
         assert code == 1013
@@ -86,8 +86,8 @@ def test_a_subscriber_that_does_not_read_is_closed_with_1013_and_the_others_miss
         server.value_becomes("websocket_connections_closed_total", 1, code="1013")
 
 
-def test_with_two_workers_a_room_answers_501_and_says_why():
-    with serving("--workers", "2") as server:
+def test_with_two_workers_a_room_answers_501_and_says_why(engine):
+    with serving("--engine", engine, "--workers", "2") as server:
         sock, status, body, _ = upgrade(server.port, "/broadcast/a")
         sock.close()
     assert status == 501

@@ -98,7 +98,7 @@ def test_a_port_with_connections_of_the_last_run_in_time_wait_can_be_held_again(
         (["--workers", "0"], "--workers 0: wanted a whole number from 1 to 256"),
         (["--max-connections", "many"], "--max-connections many: wanted a whole number from 1 to 10000000"),
         (["--drain-timeout", "-1"], "--drain-timeout -1: wanted a number from 0 to 3600"),
-        (["--engine", "fast"], "--engine fast: wanted websockets"),
+        (["--engine", "fast"], "--engine fast: wanted lean or websockets"),
     ],
 )
 def test_a_bad_value_is_named_with_its_range_and_exits_with_2(words, complaint, capsys):

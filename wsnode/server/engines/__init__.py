@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from wsnode.server.admission import Admission
 
-ENGINES = {"websockets": "wsnode.server.engines.websockets"}
+ENGINES = {"lean": "wsnode.server.engines.lean", "websockets": "wsnode.server.engines.websockets"}
 """Module of each engine; its `engine` makes one."""
 
 BACKLOG = 65535

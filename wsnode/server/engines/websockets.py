@@ -16,20 +16,15 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, State
 
 from wsnode import __version__
+from wsnode.lean import Ending
 from wsnode.server.admission import Admission
 from wsnode.server.engines import BACKLOG, Engine
+from wsnode.server.engines.ending import CLOSE_TIMEOUT_S, OPEN_TIMEOUT_S, SPARE_TRANSPORTS, WRITE_LIMIT, closing_error
 from wsnode.server.paths import Echo, Refusal, Room
 from wsnode.server.rooms import Rooms
 
-OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 5.0
 RECEIVE_QUEUE = 16
 """Frames read ahead of the handler before reading pauses."""
-WRITE_LIMIT = 32 * 1024
-"""Unsent bytes at which an echo waits for its client."""
-SPARE_TRANSPORTS = 32
-"""TCP connections above the worker's limit that are still answered, with 503; more are dropped unanswered, before
-accept runs out of descriptors."""
 DRAIN_CHUNK = 256
 """Close frames sent before the event loop has its turn, so that /healthz answers meanwhile."""
 
@@ -75,31 +70,13 @@ class _Connection(ServerConnection):
             self.reaper.cancel()
         admission = self.engine.admission
         if self.opened:
-            admission.closed(self._first_close_code())
-            kind = self._closing_error()
+            ending = Ending.of(self.protocol)
+            admission.closed(ending.code)
+            kind = closing_error(ending)
         else:
             kind = self._opening_error()
         if kind is not None:
             admission.failed(kind)
-
-    def _first_close_code(self) -> int:
-        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
-        if received is not None and (sent is None or self.protocol.close_rcvd_then_sent):
-            return received.code
-        return CloseCode.ABNORMAL_CLOSURE if sent is None else sent.code
-
-    def _closing_error(self) -> str | None:
-        """The error kind of an opened connection's end; None where it ended as it should."""
-        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
-        if sent is None:
-            return "abnormal" if received is None else None
-        if self.protocol.close_rcvd_then_sent:
-            return None
-        if sent.code == CloseCode.INTERNAL_ERROR:
-            return "timeout" if sent.reason == "keepalive ping timeout" else "internal"
-        if sent.code in _OWN_CLOSES:
-            return _OWN_CLOSES[sent.code]
-        return "timeout" if received is None else None
 
     def _opening_error(self) -> str | None:
         """The error kind of a connection that ended unanswered; None for one that asked nothing."""
@@ -111,14 +88,6 @@ class _Connection(ServerConnection):
         if failure is None or isinstance(failure.__cause__, EOFError):
             return None
         return "handshake"
-
-
-_OWN_CLOSES: dict[int, str] = {
-    CloseCode.PROTOCOL_ERROR: "protocol",
-    CloseCode.INVALID_DATA: "protocol",
-    CloseCode.MESSAGE_TOO_BIG: "too_big",
-    CloseCode.TRY_AGAIN_LATER: "slow_consumer",
-}
 
 
 class WebsocketsEngine:
