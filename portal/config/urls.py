@@ -13,6 +13,7 @@ from portal.runs.api import api_urls
 urlpatterns = [
     path("", roles.viewer(RedirectView.as_view(url="/runs/")), name="home"),
     path("runs/", include("portal.runs.urls")),
+    path("scenarios/", include("portal.runs.scenario_urls")),
     path("lab/", lab, name="lab"),
     path("accounts/login/", roles.anyone(Login.as_view()), name="login"),
     path("accounts/logout/", roles.own(auth.LogoutView.as_view()), name="logout"),

@@ -93,6 +93,10 @@ def _content(base: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if row is None:
         names = ", ".join(NamedScenario.objects.names()) or "none; run `manage seed_scenarios`"
         raise Refused([f"scenario: {shortened(base)} is not known; known: {names}"])
+    if row.archived_at is not None:
+        raise Refused(
+            [f"scenario: {base} is archived; bring it back on its page, or run its fields under another name"]
+        )
     return row.content  # type: ignore[no-any-return]  # JSONField
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import Literal
 
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from django.utils import timezone
+
+MOST_TIMES = 50
+"""Runs of one group that are queued in one go."""
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -19,6 +24,13 @@ def new_id(prefix: str) -> str:
 def new_group_id() -> str:
     """`g-` and 10 base32 characters."""
     return new_id("g")
+
+
+def alternating(times: int) -> list[Literal["a", "b"]]:
+    """A B B A A B B A …, `times` of each: a drift of the lab, and whatever a run leaves behind for the next, falls on
+    both alike."""
+    pairs: tuple[Literal["a", "b"], ...] = ("a", "b", "b", "a")
+    return [pairs[n % 4] for n in range(2 * times)]
 
 
 class RunGroup(models.Model):
@@ -37,3 +49,7 @@ class RunGroup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} ({self.title})"
+
+    def get_absolute_url(self) -> str:
+        """The path of its page."""
+        return reverse("runs:group", args=[self.id])

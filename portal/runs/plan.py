@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from portal.labs.lab import Lab
 from portal.runs.figures import count, number, percentile, size, span
+from portal.runs.limits import Achieved, limits
 from wsnode.core.histogram import nearest_rank
 from wsnode.core.result import QUANTILES, SAMPLES_BEYOND
 from wsnode.core.scenario import NoWindow, Plan, Scenario
 from wsnode.core.threshold import Threshold
 
-USUAL_SOURCE_PORTS = 60_999 - 32_768 + 1
-"""Linux' default net.ipv4.ip_local_port_range: connections from one address to one server before it is widened."""
 SHORT_WINDOW_S = 10
 
 _SETTING = re.compile(r"(\w+) (?:>=|<=) (\d+)")
@@ -75,14 +75,22 @@ class PlainPlan(NamedTuple):
 
 
 def plain_plan(
-    scenario: Scenario, generators: Sequence[str], weights: Sequence[int] | None = None, *, accept_partial: bool = False
+    scenario: Scenario,
+    generators: Sequence[str],
+    weights: Sequence[int] | None = None,
+    *,
+    accept_partial: bool = False,
+    lab: Lab | None = None,
+    achieved: Mapping[str, Achieved] | None = None,
 ) -> PlainPlan:
     """Describe `scenario` on these load generators, the clients dealt in proportion to the weights (none: evenly). A
-    scenario without a window is described too, see `no_window`."""
+    scenario without a window is described too, see `no_window`. Warnings compare it with what the lab's hosts have and
+    have achieved, as far as that is known."""
     no_window, repairs = _no_window(scenario)
     weights = weights or [1] * len(generators)
     parts = _parts(scenario, generators, weights)
-    warnings = [*_lab_warnings(parts), *_time_warnings(scenario), *_sample_warnings(scenario), *scenario.notes()]
+    lacking = limits(scenario, parts, lab, achieved or {})
+    warnings = [*lacking, *_time_warnings(scenario), *_sample_warnings(scenario), *scenario.notes()]
     if no_window and accept_partial:
         warnings.insert(0, "Ramp-up only, as accepted: nothing is measured in a window, and there is no verdict.")
     return PlainPlan(
@@ -198,17 +206,6 @@ def _stretches(scenario: Scenario) -> list[Stretch]:
         stretches.append(Stretch("Measured window", "window", opens, end))
     stretches.append(Stretch("Drain", "drain", end, end + scenario.drain_s))
     return stretches
-
-
-def _lab_warnings(parts: Sequence[Part]) -> list[str]:
-    if not parts:
-        return ["The lab has no load generator: the run would fail its preflight."]
-    return [
-        f"{part.generator} opens {count(part.connections)} connections: more than the {USUAL_SOURCE_PORTS:,} source "
-        "ports of one address that Linux allows by default. The preflight tells whether this host has more."
-        for part in parts
-        if part.connections > USUAL_SOURCE_PORTS
-    ]
 
 
 def _time_warnings(scenario: Scenario) -> list[str]:

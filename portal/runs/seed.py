@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
+from django.conf import settings
 from django.db import transaction
 from pydantic import ValidationError
 
 from portal.runs.draft import Refused
 from portal.runs.models import NamedScenario
 from wsnode.core.scenario import Scenario, error_lines
+
+log = logging.getLogger("portal.runs")
+
+FROM_FILE = "from its file"
+"""Message of a version that nobody here has written."""
 
 
 def read_scenario(file: Path) -> Scenario:
@@ -55,20 +63,63 @@ def read_scenarios(folder: Path) -> list[Scenario]:
     return scenarios
 
 
+class Seeded(NamedTuple):
+    """What a folder's scenarios have come to."""
+
+    names: list[str]
+    """All that the folder has."""
+    kept: list[str]
+    """Those of them that are stored otherwise, since somebody here has edited them."""
+
+
 def outdated(scenarios: Iterable[Scenario]) -> list[str]:
-    """Names of those that are not stored, or not as they are here."""
-    stored = dict(NamedScenario.objects.values_list("name", "content"))
-    return [one.name for one in scenarios if stored.get(one.name) != one.model_dump(mode="json")]
+    """Names of those that are not stored, or not as they are here; without what was edited or archived here."""
+    return [one.name for one in scenarios if _is_for_us(one.name) and not _is_stored(one)]
 
 
-def seed_scenarios(folder: Path) -> list[str]:
-    """Write all scenarios of a folder, replacing those of the same name. Returns the names. All or none.
+def seed_scenarios(folder: Path) -> Seeded:
+    """Write all scenarios of a folder, all or none; but those that somebody has edited or archived here stay as they
+    are.
 
     Raises:
         Refused: see `read_scenarios`.
     """
     scenarios = read_scenarios(folder)
+    kept = []
     with transaction.atomic():
         for scenario in scenarios:
-            NamedScenario.write(scenario, None, "from its file")
-    return [scenario.name for scenario in scenarios]
+            if _is_for_us(scenario.name):
+                NamedScenario.write(scenario, None, FROM_FILE)
+            elif not _is_stored(scenario):
+                kept.append(scenario.name)
+    return Seeded([scenario.name for scenario in scenarios], kept)
+
+
+def of_file(name: str, folder: Path) -> Scenario | None:
+    """What the file of a name says; None where there is none, or it is wrong."""
+    file = folder / f"{name}.yaml"
+    try:
+        return read_scenario(file) if file.exists() else None
+    except Refused as refused:
+        log.warning("%s", refused)
+        return None
+
+
+def kept_line(name: str) -> str:
+    """What is said of a scenario that stays as it is."""
+    return f"{name} was edited here and stays; its file says otherwise: {settings.PORTAL_URL}/scenarios/{name}/"
+
+
+def _is_for_us(name: str) -> bool:
+    """Whether a file may be written over what is stored: nobody has edited it, nor put it away."""
+    row = NamedScenario.objects.filter(name=name).first()
+    newest = row.newest if row is not None else None
+    return row is None or (row.archived_at is None and (newest is None or newest.author_id is None))
+
+
+def _is_stored(scenario: Scenario) -> bool:
+    row = NamedScenario.objects.filter(name=scenario.name).first()
+    try:
+        return row is not None and row.scenario_model == scenario
+    except ValidationError:
+        return False

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.runs.views import compare, listing, new, reference, run
+from portal.runs.views import compare, group, listing, new, reference, run
 
 app_name = "runs"
 urlpatterns = [
@@ -11,6 +11,8 @@ urlpatterns = [
     path("plan", new.plan, name="plan"),
     path("compare", compare.compare, name="compare"),
     path("api", reference.api, name="api"),
+    path("groups/<str:group_id>/", group.group, name="group"),
+    path("groups/<str:group_id>/cancel", group.cancel, name="group_cancel"),
     path("<str:run_id>/", run.run, name="run"),
     path("<str:run_id>/live", run.live, name="live"),
     path("<str:run_id>/series.json", run.series_json, name="series"),

@@ -85,10 +85,11 @@ def test_a_subjects_name_may_hold_an_at_sign() -> None:
 
 @pytest.mark.django_db
 def test_the_projects_own_scenarios_are_loaded_and_again_without_harm() -> None:
-    names = seed_scenarios(SCENARIOS)
+    names, kept = seed_scenarios(SCENARIOS)
     assert names == sorted(file.stem for file in SCENARIOS.glob("*.yaml"))
     NamedScenario.objects.filter(name="smoke").update(content={})
-    assert seed_scenarios(SCENARIOS) == names == NamedScenario.objects.names()
+    assert seed_scenarios(SCENARIOS).names == names == NamedScenario.objects.names()
+    assert kept == []
     smoke = NamedScenario.objects.get(name="smoke").scenario_model
     assert smoke == read_scenario(SCENARIOS / "smoke.yaml")
 

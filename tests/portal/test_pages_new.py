@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from portal.accounts.models import User
 from portal.runs.draft import form_fields
-from portal.runs.forms import GROUPS, MAIN, RunForm
+from portal.runs.forms import ASKED, GROUPS, MAIN, RunForm
 from portal.runs.models import Run
 from tests.portal.factories import SMOKE, make_finished, make_run, make_scenario, make_user
 from tests.portal.pages import Page, page
@@ -56,7 +56,7 @@ def test_the_form_has_every_field_of_a_scenario_once_the_seeds_five_first(browse
     names = [
         field.attributes["name"]
         for field in found.all("main .field input, main .field select, main .field textarea")
-        if field.attributes["name"] not in ("subject_name", "subject_version")
+        if field.attributes["name"] not in ASKED
     ]
     assert names[:5] == list(MAIN) == ["clients", "interval_ms", "ramp_up_s", "duration_s", "rate_per_s"]
     assert sorted(names) == sorted(Scenario.model_fields)

@@ -7,44 +7,52 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.roles import operator
-from portal.labs.lab import LabError, load_lab
-from portal.runs.create import queue_run
+from portal.labs.lab import Lab, LabError, load_lab
+from portal.runs.achieved import achieved
+from portal.runs.create import queue_run, queue_series
 from portal.runs.draft import Refused
+from portal.runs.expected import outlook
 from portal.runs.forms import RunForm
-from portal.runs.models import NamedScenario, Run
+from portal.runs.models import DeclaredSubject, NamedScenario, Run
 from portal.runs.plan import PlainPlan, plain_plan
+
+BASELINES = 30
+"""Runs that are offered to be held against, the newest ones."""
 
 
 @operator
+@require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
     """The form of a new run, and its receipt."""
-    if request.method == "POST":
-        form = RunForm.posted(request.POST.dict())
-        if form.check():
-            assert form.scenario is not None
-            try:
-                run = queue_run(
-                    request.user,  # type: ignore[arg-type]  # signed in: the middleware sees to it
-                    form.scenario,
-                    accept_partial=form.accept_partial,
-                    subject=form.subject(),
-                )
-            except Refused as refused:
-                form.errors[""] = "; ".join(refused.lines)
-            else:
-                return redirect(run)
-        return _form_page(request, form, status=422)
-    return _form_page(request, _blank(request))
+    if request.method != "POST":
+        return _form_page(request, _blank(request))
+    form = RunForm.posted(request.POST.dict())
+    if form.check():
+        try:
+            return redirect(_queued(request, form))
+        except Refused as refused:
+            form.sort(refused.lines)
+    return _form_page(request, form, status=422)
+
+
+def _queued(request: HttpRequest, form: RunForm) -> Any:
+    """The run, or the group of runs, that a checked form asks for."""
+    assert form.order is not None
+    user: Any = request.user  # signed in: the middleware sees to it
+    if form.series == "once":
+        return queue_run(user, form.order)
+    return queue_series(user, form.order, form.times, other=form.other, title=form.asked["title"])
 
 
 def _blank(request: HttpRequest) -> RunForm | None:
     """The form of a chosen scenario or of a run to repeat; None where there is no scenario at all."""
     if repeated := request.GET.get("from"):
-        return RunForm.again(get_object_or_404(Run, pk=repeated))
-    rows = NamedScenario.objects.all()
+        return RunForm.again(get_object_or_404(Run, pk=repeated), other_version="other" in request.GET)
+    rows = NamedScenario.objects.offered()
     if name := request.GET.get("scenario"):
         chosen = get_object_or_404(rows, name=name)
         return RunForm.of(chosen.name, chosen.scenario_model)
@@ -53,33 +61,76 @@ def _blank(request: HttpRequest) -> RunForm | None:
 
 
 def _form_page(request: HttpRequest, form: RunForm | None, status: int = 200) -> HttpResponse:
-    context: dict[str, Any] = {
-        "section": "new",
-        "form": form,
-        "scenarios": NamedScenario.objects.all(),
-        "posted": status != 200,
-    }
+    scenarios = list(NamedScenario.objects.offered().select_related("baseline"))
+    context: dict[str, Any] = {"section": "new", "form": form, "scenarios": scenarios, "posted": status != 200}
     if form is not None:
         errors = form.errors
         form.check()
         form.errors |= errors
-        context |= _plan_of(form)
+        context |= {
+            "declared": DeclaredSubject.objects.all(),
+            "usual": next((row.baseline for row in scenarios if row.name == form.base), None),
+            "baselines": _baselines(form),
+            "own": _own_server(),
+            "other": Run.objects.filter(pk=request.GET.get("from", "")).first() if "other" in request.GET else None,
+        }
+        context |= plan_of(form)
     return render(request, "runs/new.html", context, status=status)
 
 
-def _plan_of(form: RunForm) -> dict[str, Any]:
+def _baselines(form: RunForm) -> list[Run]:
+    """Finished runs to be held against: the newest of the scenario, and the one that is chosen."""
+    runs = Run.objects.finished().defer("live", "scenario")
+    found = list(runs.filter(scenario_name=form.base).order_by("-created_at")[:BASELINES])
+    chosen = form.asked["baseline"]
+    if chosen.isprintable() and chosen not in ("", "none", *(run.pk for run in found)):
+        found = [*runs.filter(pk=chosen), *found]
+    return found
+
+
+def _own_server() -> Run | None:
+    """The newest run of our own server that tells its version."""
+    runs = Run.objects.over().filter(subject_source="own").exclude(subject_version="").defer("live", "scenario")
+    return runs.order_by("-created_at").first()
+
+
+def plan_of(form: RunForm) -> dict[str, Any]:
     """The plan of a checked form, and what to know of the lab."""
     lab, lab_error = None, ""
     try:
         lab = load_lab(settings.LAB_FILE)
     except LabError as error:
         lab_error = str(error)
-    plan: PlainPlan | None = None
-    if form.scenario is not None:
-        names = [host.name for host in lab.load_generators] if lab else []
-        weights = lab.weights(form.scenario.split) if lab else []
-        plan = plain_plan(form.scenario, names, weights, accept_partial=form.accept_partial)
-    return {"plan": plan, "lab_error": lab_error}
+    context: dict[str, Any] = {"plan": None, "lab_error": lab_error}
+    if form.scenario is None:
+        return context
+    context["plan"] = planned(form, lab)
+    if lab is not None and form.order is not None:
+        orders = [form.order, form.other] if form.other is not None else [form.order]
+        contents = [order.scenario.model_dump(mode="json") for order in orders] * form.times
+        context["outlook"] = outlook(lab.machine, contents, timezone.now()) if contents else None
+    return context
+
+
+def planned(form: RunForm, lab: Lab | None) -> PlainPlan:
+    """The plan of a form's scenario; the warnings of a second one that alternates with it are added, as its own."""
+    assert form.scenario is not None
+    names = [host.name for host in lab.load_generators] if lab else []
+    done = achieved(lab.machine) if lab else {}
+    plans = [
+        plain_plan(
+            scenario,
+            names,
+            lab.weights(scenario.split) if lab else [],
+            accept_partial=form.accept_partial,
+            lab=lab,
+            achieved=done,
+        )
+        for scenario in (form.scenario, *([form.other.scenario] if form.other is not None else []))
+    ]
+    first, *others = plans
+    added = [f"B: {warning}" for plan in others for warning in plan.warnings if warning not in first.warnings]
+    return first._replace(warnings=[*first.warnings, *added])
 
 
 @operator
@@ -88,4 +139,4 @@ def plan(request: HttpRequest) -> HttpResponse:
     """The plan of what is typed so far, and each field's refusal."""
     form = RunForm.posted(request.POST.dict())
     form.check()
-    return render(request, "runs/plan_live.html", {"form": form} | _plan_of(form))
+    return render(request, "runs/plan_live.html", {"form": form} | plan_of(form))

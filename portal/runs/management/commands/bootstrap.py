@@ -16,7 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from portal.accounts.admission import ensure_admin, first_admin, is_kept_token, keep_token
 from portal.runs.draft import Refused
-from portal.runs.seed import outdated, read_scenarios, seed_scenarios
+from portal.runs.seed import kept_line, outdated, read_scenarios, seed_scenarios
 
 
 class Command(BaseCommand):
@@ -45,9 +45,11 @@ class Command(BaseCommand):
         # Standard output is for the one JSON object.
         call_command("migrate", interactive=False, verbosity=options["verbosity"], stdout=self.stderr)
         try:
-            scenarios = seed_scenarios(settings.SCENARIOS)
+            scenarios, kept = seed_scenarios(settings.SCENARIOS)
         except Refused as error:
             raise CommandError("\n".join(error.lines)) from error
+        for name in kept:
+            self.stderr.write(kept_line(name))
         admin = ensure_admin(options["username"], password)
         self._set_password(replaced)
         if file is not None:
@@ -58,7 +60,7 @@ class Command(BaseCommand):
                     f"--token-file {file}: {error.strerror}; wanted a file that can be written"
                 ) from error
         if options["json"]:
-            said = {**admin._asdict(), "scenarios": scenarios, "token_file": file and str(file)}
+            said = {**admin._asdict(), "scenarios": scenarios, "kept": kept, "token_file": file and str(file)}
             self.stdout.write(json.dumps(said))
             return
         self.stdout.write(f"{len(scenarios)} scenarios: {', '.join(scenarios)}")
