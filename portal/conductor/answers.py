@@ -45,6 +45,7 @@ class LoadRow(BaseModel):
     """A load that an agent knows."""
 
     run_id: str
+    epoch: int
     state: LoadState
     seconds: int
     start_at: int | None

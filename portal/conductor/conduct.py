@@ -152,6 +152,10 @@ class Run:
             if host.loads:
                 for row in await host.loads_known(FIRST_PATIENCE_S):
                     if row.state in ("prepared", "running"):
+                        if row.run_id == self._job.run_id:
+                            # Its conductor died before its row said so much: preparing again changes nothing there.
+                            host.touched = True
+                            continue
                         raise Failed(f"busy with run {row.run_id}, {row.state} there; one load at a time")
             examined = await host.examine(FIRST_PATIENCE_S)
             host.environment_begin = examined.environment

@@ -28,6 +28,8 @@ ANSWER_S = 10.0
 EXAMINE_S = 20.0
 PREPARE_S = 60.0
 STOP_S = 30.0
+START_APART_S = 0.05
+"""So far from the moment that was asked for, beyond the bound of its clock, may a host say that its load starts."""
 
 
 T = TypeVar("T")
@@ -186,8 +188,12 @@ class Host:
         return await self._over_channels(lambda channel: read_clock(channel, self._clock), patience_s)
 
     async def loads_known(self, patience_s: float = PATIENCE_S) -> list[LoadRow]:
-        """Every load that its agent knows."""
-        return read(Loads, await self.ask(protocol.ListLoads, ANSWER_S, patience_s)).loads
+        """Every load that its agent knows. Raises Superseded where this run's is in newer hands."""
+        loads = read(Loads, await self.ask(protocol.ListLoads, ANSWER_S, patience_s)).loads
+        for row in loads:
+            if row.run_id == self._job.run_id and row.epoch > self._job.epoch:
+                raise Superseded(f"epoch {row.epoch} has run {row.run_id} on {self.name}")
+        return loads
 
     async def examine(self, patience_s: float = PATIENCE_S) -> Examined:
         """Whether it is fit for its part, and what it is like."""
@@ -200,10 +206,15 @@ class Host:
         return read(Prepared, await self.ask(protocol.Prepare, PREPARE_S, plan=self.place.plan))
 
     async def go(self, start_at_ns: int) -> None:
-        """Start at a moment of the conductor's clock."""
+        """Start at a moment of the conductor's clock. Raises BadAgent where its load starts at another one."""
         assert self.clock_begin is not None
         wanted = start_at_ns + round(self.clock_begin.offset_s * NS)
         self.start_at_ns = read(Started, await self.ask(protocol.Go, start_at=wanted)).start_at
+        # Not to the nanosecond: a conductor before this one may have asked, who read the clock a little otherwise.
+        off_s = (self.start_at_ns - wanted) / NS
+        if abs(off_s) > START_APART_S + self.clock_begin.bound_s:
+            when = "later" if off_s > 0 else "earlier"
+            raise BadAgent(f"its load starts {abs(off_s):,.3f} s {when} than it was asked to")
 
     async def stop(self, reason: str, patience_s: float = PATIENCE_S) -> None:
         """End its load now. Returns with its word that it has ended, or that there is none and never was."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -143,6 +144,57 @@ def test_a_host_that_missed_the_start_fails_the_run(scripted: Loads) -> None:
                 "load-2, load-3: not started together with load-1 before the conductor died",
             )
             assert await hosts.states() == {"load-1": "stopped", "load-2": None, "load-3": None}
+
+    run(work())
+
+
+def test_what_was_prepared_while_the_row_said_preflight_is_no_other_run(scripted: Loads) -> None:
+    async def work() -> None:
+        paced(scripted)
+        async with lab(3) as hosts:
+            for name, place in zip(hosts.names, hosts.job().hosts[1:], strict=True):
+                talk = await hosts.agents[name].talk()
+                await talk.ask("prepare", run_id="r-abc", epoch=1, plan=place.plan)
+            second_one = hosts.conduct(hosts.job(epoch=2))
+            assert (await second_one.outcome()).state == "finished"
+            assert_whole([second_one], 8)
+            assert len(scripted.made) == 3
+
+    run(work())
+
+
+def test_a_load_that_starts_at_another_moment_than_asked_ends_the_run(scripted: Loads) -> None:
+    """What a dead conductor had on the way came just before this one's own word."""
+
+    async def work() -> None:
+        async with lab(3) as hosts:
+            await _half_started(hosts, 3)
+            second_one = hosts.conduct(hosts.job(epoch=2))
+            outcome = await second_one.outcome()
+            assert outcome.state == "failed"
+            assert outcome.reason is not None
+            assert re.fullmatch(
+                r"load-1: could not start: its load starts 2\.\d{3} s later than it was asked to", outcome.reason
+            )
+            assert await hosts.states() == dict.fromkeys(hosts.names, "stopped")
+            assert second_one.stages == ["preparing"]
+
+    run(work())
+
+
+@pytest.mark.parametrize("stage", ["preflight", "running"])
+def test_who_finds_a_newer_epoch_on_a_host_leaves_and_touches_none(scripted: Loads, stage: str) -> None:
+    async def work() -> None:
+        async with lab(3) as hosts:
+            first = await died_after(hosts, scripted, 2)
+            talk = await hosts.agents["load-2"].talk()
+            await talk.ask("follow", run_id="r-abc", epoch=3, from_second=1)
+            late = hosts.conduct(hosts.job(epoch=2, stage=stage, start_at_ns=start_of(first), from_second=3))
+            outcome = await late.outcome()
+            assert (outcome.state, outcome.reason, late.stages) == ("lost", LEFT, [])
+            for name, epoch in {"load-1": 1, "load-2": 3, "load-3": 1}.items():
+                [row] = (await (await hosts.agents[name].talk()).ask("list"))["loads"]
+                assert (row["state"], row["epoch"]) == ("running", epoch)
 
     run(work())
 
