@@ -26,7 +26,10 @@ def conduct(run_id: str) -> None:
 
 @app.task(name="portal.runs.tasks.tick")  # type: ignore[untyped-decorator]
 def tick() -> None:
-    """Wake conductors for what should be going on and is not."""
+    """Queue what schedules ask for; wake conductors for what should be going on and is not."""
+    from portal.schedules.firing import fire_due
+
+    fire_due()
     wake_due()
 
 
