@@ -31,6 +31,8 @@ class Inventory(NamedTuple):
 
     hosts: list[Host]
     ports: dict[str, int]
+    targets: list[dict[str, Any]]
+    """`wslab_targets` as it stands there: what else runs may aim at. The portal checks it."""
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -76,4 +78,7 @@ def read(folder: Path | None = None) -> Inventory:
                 ports[f"agent-{name}"] = _port(hosts_path, f"{name}'s {key}", (variables or {}).get(key))
     except (KeyError, TypeError, AttributeError) as error:
         raise StackError(f"{hosts_path} lacks {error}", f"compare it with {EXAMPLE}") from None
-    return Inventory(hosts, ports)
+    targets = defaults.get("wslab_targets") or []
+    if not isinstance(targets, list) or not all(isinstance(target, dict) for target in targets):
+        raise StackError(f"{defaults_path}: wslab_targets is no list of mappings", f"compare it with {EXAMPLE}")
+    return Inventory(hosts, ports, targets)

@@ -11,9 +11,9 @@ from stack.errors import StackError
 from stack.paths import ROOT
 from stack.ports import HOST
 from stack.record import write_json
-from stack.services import Lab
+from stack.services import Lab, services
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def machine() -> str:
@@ -28,8 +28,14 @@ def machine() -> str:
     return socket.gethostname()
 
 
+def consent_token() -> str:
+    """What a target outside shows where its owner wants this machine's load."""
+    return "wslab-" + hashlib.sha256(f"wslab consent {machine()}".encode()).hexdigest()[:32]
+
+
 def _hosts(lab: Lab, node_exporter: bool) -> list[dict[str, Any]]:
     hosts: list[dict[str, Any]] = []
+    hooks = [service.hook for service in services(lab.inventory) if service.hook]
     for host in lab.inventory.hosts:
         ports = {"wsnode-agent": lab.ports[f"agent-{host.name}"]}
         serves = host.role == "server"
@@ -50,6 +56,7 @@ def _hosts(lab: Lab, node_exporter: bool) -> list[dict[str, Any]]:
                 "socket": str(lab.agent_socket(host.name)),
                 "metrics_ports": ports,
                 "ws_url": lab.server_url if serves else None,
+                "hooks": hooks if serves else [],
             }
         )
     return hosts
@@ -65,7 +72,8 @@ def write(lab: Lab, *, prometheus: bool, node_exporter: bool, grafana: bool) -> 
             "lab": "local",
             "machine": machine(),
             "hosts": hosts,
-            "targets": [],
+            "targets": [{**target, "ports": str(target.get("ports"))} for target in lab.inventory.targets],
+            "consent_token": consent_token(),
             "prometheus_url": lab.url("prometheus") if prometheus else None,
             "grafana_url": lab.url("grafana") if grafana else None,
         },

@@ -86,6 +86,8 @@ class Process:
         self._stopping = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
         self._never_ready: str | None = None
+        self._again: asyncio.Future[str | None] | None = None
+        """Somebody waits for a restart: why it did not come about, None once it did."""
 
     def row(self) -> dict[str, Any]:
         """The process as stack.json holds it."""
@@ -105,6 +107,8 @@ class Process:
         self.state, self.reason, self.since = state, reason, now()
         if state in ("running", "failed", "absent", "stopped"):
             self.ready.set()
+            if self._again is not None and not self._again.done():
+                self._again.set_result(None if state == "running" else reason or f"{self.name} is {state}")
         self._changed(self)
 
     def skip(self, reason: str) -> None:
@@ -122,6 +126,8 @@ class Process:
             if self._never_ready:
                 self._become("failed", self._never_ready)
                 return
+            if self._again is not None and self.state == "restarting":
+                continue  # asked for: no crash, and nothing to wait for
             quick = quick + 1 if time.monotonic() - begun < QUICK_S else 0
             ended = _ending(code)
             if quick >= QUICK_LIMIT:
@@ -186,6 +192,23 @@ class Process:
                 await self._terminate()
                 return
             await asyncio.sleep(0.1)
+
+    async def restart(self) -> str | None:
+        """Stop it in order and start it again. Returns None once it is ready, else why it is not.
+
+        One restart at a time: who asks during one gets that one's end.
+        """
+        if self._again is None:
+            if self._child is None or self.state != "running":
+                return f"{self.name} is {self.state}{f' ({self.reason})' if self.reason else ''}, not running"
+            self._again = asyncio.get_running_loop().create_future()
+            self.restarts += 1
+            self._become("restarting", "asked for")
+            restarting = asyncio.create_task(self._terminate())
+            self._again.add_done_callback(lambda _: setattr(self, "_again", None))
+            await restarting
+        again = self._again
+        return await asyncio.shield(again) if again is not None else None
 
     def _sweep_session(self) -> None:
         """What the dead process left in its session (workers of a killed master) goes as well."""

@@ -45,6 +45,11 @@ class Lab:
     def agent_socket(self, host: str) -> Path:
         return self.sockets / f"agent-{host}.sock"
 
+    @property
+    def hooks(self) -> Path:
+        """Folder of the sockets of what can be done before a run (`stack.hooks`)."""
+        return self.sockets / "hooks"
+
     def log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
 
@@ -67,6 +72,7 @@ class Service:
         stage: lower ones stop first, those of one stage together.
         stop_s: seconds from SIGTERM to SIGKILL.
         optional: the lab is whole without it.
+        hook: name under which the server's agent may ask for its restart before a run.
         secrets: it is a part of the portal, which needs `SECRETS`.
         niceness: above 0 for what must not take the CPU from server and load generators, which share this machine.
     """
@@ -80,6 +86,7 @@ class Service:
     optional: bool = False
     port: str | None = None
     niceness: int = 0
+    hook: str | None = None
     environment: Callable[[Lab], dict[str, str]] = lambda _: {}
     secrets: bool = False
 
@@ -177,6 +184,11 @@ def _agent(host: Host) -> Service:
             "--metrics-host", HOST,
             "--metrics-port", str(lab.ports[name]),
             "--cores", "1",  # the server and the other agents are on this machine, too
+            *(
+                ("--hooks", str(lab.hooks), "--health", f"{lab.url('server')}/healthz")
+                if host.role == "server"
+                else ("--hooks", str(lab.sockets / "no-hooks"))
+            ),
         ),
         lambda lab, _: probes.agent_hello(lab.agent_socket(host.name)),
         stage=2,
@@ -242,6 +254,7 @@ def services(inventory: Inventory) -> list[Service]:
             lambda lab, _: probes.http_ok(lab.ports["server"], "/healthz"),
             stage=2,
             port="server",
+            hook="restart_server",
         ),
         *(_agent(host) for host in inventory.hosts),
         Service(

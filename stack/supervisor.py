@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from stack import inventory, labfile, packages, paths, ports, procfs, record
+from stack import hooks, inventory, labfile, packages, paths, ports, procfs, record
 from stack.errors import StackError
 from stack.events import now
 from stack.process import Process, bound_to, open_log, tail
@@ -67,6 +67,7 @@ class Supervisor:
         known = inventory.read()
         chosen = ports.choose(known.ports)
         self.lab = Lab(state, paths.make_socket_dir(), known, chosen)
+        self.lab.hooks.mkdir(mode=0o700)
         for name, wanted in known.ports.items():
             if self.lab.ports[name] != wanted:
                 self.note(f"port {wanted} is taken: {name} is on {self.lab.ports[name]}")
@@ -76,6 +77,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._hooks: list[asyncio.Server] = []
 
     def _process(self, service: Service) -> Process:
         return Process(service, self.lab, self.environment, self._changed)
@@ -171,6 +173,8 @@ class Supervisor:
         for folder in ("broker", "agents", "prometheus", "grafana"):
             (self.state / folder).mkdir(mode=0o700, exist_ok=True)
         self._describe_lab()  # what is known now; the portal need not wait for a download
+        restarts = {process.service.hook: process.restart for process in self.processes if process.service.hook}
+        self._hooks = await hooks.listen(self.lab.hooks, restarts)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._step("packages", self._find_packages))
@@ -288,6 +292,8 @@ class Supervisor:
     async def _stop_all(self) -> None:
         if self.phase == "stopping":
             self._write()
+        for listener in self._hooks:
+            listener.close()
         for stage in sorted({process.service.stage for process in self.processes}):
             together = [process for process in self.processes if process.service.stage == stage]
             await asyncio.gather(*(process.stop(self._at_once) for process in together))

@@ -1,4 +1,4 @@
-"""What lab.json says of this host (`host_keys`, `facts` of portal/labs/lab.py), as JSON. Runs on the host, as root.
+"""What lab.json says of this host (`host_keys`, `hooks`, `facts` of portal/labs/lab.py), as JSON. Runs on the host, as root.
 
 Its arguments are the folder of the environment that wsnode runs in, and the unit whose limits count.
 """
@@ -50,6 +50,12 @@ def host_keys():
     return [" ".join(words[:2]) for words in lines if len(words) >= 2]
 
 
+def hooks():
+    """What this host's agent may be asked to have done before a run (role wsnode)."""
+    folder = Path("/run/wsnode-hooks")
+    return sorted(path.name for path in folder.iterdir() if path.is_socket()) if folder.is_dir() else []
+
+
 def main(environment, unit):
     memory = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
     facts = {
@@ -59,7 +65,7 @@ def main(environment, unit):
         "wsnode": wsnode_version(environment),
         "open_files": open_files(unit),
     }
-    print(json.dumps({"host_keys": host_keys(), "facts": facts}))
+    print(json.dumps({"host_keys": host_keys(), "hooks": hooks(), "facts": facts}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A change of shape raises `SCHEMA_VERSION` and the golden file in `tests/contract
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections import Counter
 from datetime import datetime, timedelta
@@ -14,13 +15,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-SCHEMA_VERSION: Literal[2] = 2
+from wsnode.core.protocol import HOOK
+from wsnode.core.scenario import CONSENT
+
+SCHEMA_VERSION: Literal[3] = 3
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$", max_length=500)]
 WsUrl = Annotated[str, Field(pattern=r"^wss?://[^\s/]+\S*$", max_length=500)]
 ScrapeJob = Literal["wsnode-server", "wsnode-agent", "node"]
+HookName = Annotated[str, Field(pattern=HOOK)]
 Text = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,98}[!-~])?$")]
 """One line of ASCII, without blanks at its ends."""
 Sysctl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*([./][A-Za-z0-9_-]+)+$", max_length=128)]
@@ -84,6 +89,8 @@ class LabHost(_Part):
     metrics_ports: dict[ScrapeJob, Port] = {}
     ws_url: WsUrl | None = None
     """Where a server takes connections; a behaviour's path is appended."""
+    hooks: Annotated[tuple[HookName, ...], Field(max_length=32)] = ()
+    """What its agent can have done before a run: `restart_server`, and what an admin has set up by name."""
     facts: HostFacts | None = None
     """None: nobody looked, as in the embedded stack."""
 
@@ -100,22 +107,65 @@ class JumpHost(_Part):
 
 
 class Target(_Part):
-    """A team's own server, measured instead of wsnode's."""
+    """A team's own server, which runs may aim at instead of the lab's: what an admin has allowed of it."""
 
     name: Name
-    ws_url: WsUrl
+    scheme: Literal["ws", "wss"]
+    host: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$|^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+$")
+    ]
+    """A name, or an address; one of IPv6 without brackets."""
+    ports: Annotated[str, Field(pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?$")]
+    """`8443`, or a range of which a run chooses one: `8000-8100`. The first is taken where none is chosen."""
+    path: Annotated[str, Field(pattern=r"^/[!-~]{0,499}$")] | None = None
+    """Where its clients connect; None: at the behaviour's own path, as wsnode's."""
+    consent: bool = True
+    """Whether the server itself has to show the lab's token before a load (`wsnode.agent.consent`)."""
+    networks: tuple[str, ...] = ()
+    """Within which its address must be (CIDR); none given: any but those that are nobody's, or this machine's own."""
+    runs_on: Name | None = None
+    """The server of this lab on whose host it runs: that host is then observed, and its hooks may be asked for."""
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, value: str) -> str:
+        low, _, high = value.partition("-")
+        if not 1 <= int(low) <= int(high or low) <= 65535:
+            raise ValueError(f"{value!r} is not a port or a range of ports within 1-65535")
+        return value
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+    @property
+    def text(self) -> str:
+        """Where it is and what it asks for, for people."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.ports}{self.path or ''}{', with its consent' if self.consent else ''}"
+
+    @property
+    def port_range(self) -> range:
+        """Every port that a run may choose."""
+        low, _, high = self.ports.partition("-")
+        return range(int(low), int(high or low) + 1)
 
 
 class Lab(_Part):
     """A lab: hosts on one physical machine or several, and where its monitoring answers."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     lab: Name
     machine: Name
     """What the physical machine is called: one run at a time is active on it."""
     hosts: Annotated[tuple[LabHost, ...], Field(min_length=1)]
     jump_hosts: tuple[JumpHost, ...] = ()
     targets: tuple[Target, ...] = ()
+    consent_token: Annotated[str, Field(pattern=CONSENT)] | None = None
+    """What a target shows as a sign that its owner wants this lab's load. No secret."""
     prometheus_url: HttpUrl | None = None
     grafana_url: HttpUrl | None = None
 
@@ -137,6 +187,18 @@ class Lab(_Part):
                 raise ValueError(f"hosts: {host.name} is reached over {host.proxy_jump!r}, which is not in jump_hosts")
             if host.transport == "ssh" and not host.user:
                 raise ValueError(f"hosts: {host.name} is reached by ssh and has no user to log in as")
+        return self
+
+    @model_validator(mode="after")
+    def _can_aim(self) -> Self:
+        twice = [name for name, n in Counter(target.name for target in self.targets).items() if n > 1]
+        if twice:
+            raise ValueError(f"targets: the name {twice[0]!r} is there twice")
+        for target in self.targets:
+            if target.consent and self.consent_token is None:
+                raise ValueError(f"targets: {target.name} is to show consent_token, and the lab has none")
+            if target.runs_on not in (None, self.server.name):
+                raise ValueError(f"targets: {target.name} runs on {target.runs_on!r}, which is not the lab's server")
         return self
 
     @property

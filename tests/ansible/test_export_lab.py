@@ -93,7 +93,17 @@ def test_only_the_models_fields_get_out_whatever_else_the_inventory_holds(invent
         {
             "ansible_become_password": PLAIN_SECRET,
             "motd": 'quote " brace } \n ü {{ nobody_defines_this }}',
-            "wslab_targets": [{"name": "shop", "ws_url": "wss://shop.example.org/live", "token": PLAIN_SECRET}],
+            "wslab_targets": [
+                {
+                    "name": "shop",
+                    "scheme": "wss",
+                    "host": "shop.example.org",
+                    "ports": 8443,
+                    "path": "/live",
+                    "token": PLAIN_SECRET,
+                },
+                {"name": "beside", "scheme": "ws", "host": "192.0.2.9", "ports": "4000-4009", "consent": False},
+            ],
             "wslab_jump_hosts": [
                 {
                     "name": "bastion",
@@ -127,7 +137,12 @@ def test_only_the_models_fields_get_out_whatever_else_the_inventory_holds(invent
     assert server.facts.tuned == {"net.core.somaxconn": "65535", "net.ipv4.tcp_rmem": "4096 131072 6291456"}
     assert server.facts.tuning_profile == "tuned"
     assert (server.facts.cpu_count or 0) >= 1
-    assert found.targets[0].name == "shop"
+    assert [target.text for target in found.targets] == [
+        "wss://shop.example.org:8443/live, with its consent",
+        "ws://192.0.2.9:4000-4009",
+    ]
+    assert re.fullmatch(r"[0-9a-f]{32}", found.consent_token or "")
+    assert (server.hooks, load.hooks) == ((), ())
     assert found.jump_hosts[0].address == "192.0.2.1"
     assert (found.prometheus_url, found.grafana_url) == ("http://127.0.0.1:9090", None)
 
@@ -173,7 +188,11 @@ def test_a_host_that_is_away_keeps_its_entry_and_one_that_never_was_there_is_nam
     ("variables", "said"),
     [
         ({"wslab_lab": 'my "lab"'}, "lab: String should match"),
-        ({"wslab_targets": [{"name": "shop", "ws_url": "http://shop.example.org"}]}, "targets.0.ws_url"),
+        (
+            {"wslab_targets": [{"name": "shop", "scheme": "http", "host": "shop.example.org", "ports": 80}]},
+            "targets.0.scheme: Input should be 'ws' or 'wss'",
+        ),
+        ({"wslab_targets": [{"name": "shop", "scheme": "ws", "host": "shop.example.org"}]}, "targets.0.ports"),
         ({"wslab_proxy_jump": "nowhere"}, "is reached over 'nowhere', which is not in jump_hosts"),
         (
             {"wslab_measured_server": "nobody"},

@@ -1,5 +1,6 @@
 """Roles wsnode and node_exporter without any host: what they look at, and that programs take what they write."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,7 +21,7 @@ from stack import services
 from stack.errors import StackError
 from tests.ansible import roles
 from tests.ansible.roles import ROOT
-from wsnode.agent.config import Config
+from wsnode.agent.config import Allowed, Config
 from wsnode.server.options import ServeOptions
 
 PREFIXES: dict[str, type[BaseModel]] = {"wsnode_server_": ServeOptions, "wsnode_agent_": Config}
@@ -84,6 +85,7 @@ def test_bounds_are_those_of_the_program(prefix: str) -> None:
 def test_defaults_are_those_of_the_programs_but_for_addresses_and_targets() -> None:
     given = roles.defaults("wsnode")
     own = {"wsnode_server_host", "wsnode_server_metrics_host", "wsnode_agent_allow_targets", "wsnode_agent_allow_ports"}
+    own |= {"wsnode_agent_targets", "wsnode_agent_consent_token"}
     for prefix, model in PREFIXES.items():
         for name in variables(prefix) - own:
             assert given[name] == model.model_fields[name.removeprefix(prefix)].default, name
@@ -119,35 +121,84 @@ def test_an_address_of_another_machine_is_named() -> None:
     assert said.startswith("a is '192.0.2.1', wanted an address of this host")
 
 
-def allowed(targets: list[str], ports: list[str], urls: list[str] = [], load: bool = True) -> Any:  # noqa: B006
-    asked = {"load": load, "targets": targets, "target_ports": ports, "target_urls": urls}
-    return look.allowed({**asked, "addresses": {"server-1": "192.0.2.20", "server-6": "2001:db8::1"}})
+ADDRESSES = {"server-1": "192.0.2.20", "server-6": "2001:db8::1"}
 
 
-def test_targets_are_hosts_addresses_networks_and_urls() -> None:
-    found = allowed(
-        ["server-1", "server-6", "198.51.100.0/24", "192.0.2.20"], ["3000", "8000-8100"], ["wss://127.0.0.1/x"]
-    )
-    networks = ["192.0.2.20/32", "2001:db8::1/128", "198.51.100.0/24", "127.0.0.1/32"]
-    assert found == (networks, ["3000", "8000-8100", "443"], [])
+def allowed(targets: list[str], ports: list[str], load: bool = True) -> Any:
+    asked = {"load": load, "targets": targets, "target_ports": ports}
+    return look.allowed({**asked, "addresses": ADDRESSES})
+
+
+def servers(*servers: dict[str, Any], load: bool = True) -> Any:
+    return look.servers({"load": load, "servers": servers, "addresses": ADDRESSES})
+
+
+def test_targets_are_hosts_addresses_and_networks() -> None:
+    found = allowed(["server-1", "server-6", "198.51.100.0/24", "192.0.2.20"], ["3000", "8000-8100"])
+    networks = ["192.0.2.20/32", "2001:db8::1/128", "198.51.100.0/24"]
+    assert found == (networks, ["3000", "8000-8100"], [])
     Config(allow_targets=tuple(networks), allow_ports=tuple(found[1]))
     assert allowed(["server-1"], ["3000"], load=False) == ([], [], [])
 
 
+def test_servers_beside_them_have_ports_and_conditions_of_their_own() -> None:
+    shop = {"name": "shop", "scheme": "wss", "host": "127.0.0.1", "ports": "8443-8450"}
+    near = {"name": "near", "scheme": "ws", "host": "server-1", "ports": 4000, "consent": False}
+    wide = {"name": "wide", "scheme": "ws", "host": "no host.invalid", "ports": "80", "networks": ["203.0.113.0/24"]}
+    found, problems = servers(shop, near, wide)
+    assert problems == []
+    assert found == [
+        {"networks": ["127.0.0.1/32"], "ports": ["8443-8450"], "consent": True},
+        {"networks": ["192.0.2.20/32"], "ports": ["4000"], "consent": False},
+        {"networks": ["203.0.113.0/24"], "ports": ["80"], "consent": True},
+    ]
+    config = Config(allow_targets=(), targets=tuple(found), consent_token="wslab-0123456789abcdef")
+    assert config.may_aim(["127.0.0.1"], 8444) == (None, True)
+    assert config.may_aim(["192.0.2.20"], 4000) == (None, False)
+    assert config.may_aim(["192.0.2.20"], 8444).refused is not None
+    assert servers(shop, load=False) == ([], [])
+
+
+def test_hooks_are_names_and_programs_that_root_alone_can_change(tmp_path: Path) -> None:
+    assert list(look.wrong_hooks({"warm_cache": ["/bin/sh", "-c", "echo $HOME 100%"], "x": ["/usr/bin/env"]})) == []
+    mine = tmp_path / "mine"
+    mine.write_text("#!/bin/sh\n")
+    mine.chmod(0o755)
+    link = tmp_path / "link"
+    link.symlink_to("/bin/sh")
+    for hooks, words in (
+        ({"restart; reboot": ["/bin/sh"]}, "holds the name 'restart; reboot', wanted up to 32 letters"),
+        ({"../x": ["/bin/sh"]}, "holds the name '../x'"),
+        ({"x\n": ["/bin/sh"]}, "holds the name 'x\\n'"),
+        ({"x": "/bin/sh -c reboot"}, "wanted a list of words"),
+        ({"x": []}, "wanted a list of words"),
+        ({"x": ["/bin/sh", 7]}, "wanted a list of words"),
+        ({"x": ["/bin/sh", "a\nExecStartPre=/bin/reboot"]}, "wanted words of visible characters"),
+        ({"x": ["sh"]}, "wanted the absolute path of a program"),
+        ({"x": ["/nowhere/program"]}, "No such file"),
+        ({"x": ["/etc/passwd"]}, "/etc/passwd is no program"),
+        ({"x": [str(mine)]}, "others than root may write to /tmp"),
+        ({"x": [str(link)]}, "others than root may write to /tmp"),
+    ):
+        [problem] = look.wrong_hooks(hooks)
+        assert words in problem, (hooks, problem)
+
+
 @pytest.mark.parametrize(
-    ("targets", "ports", "urls", "words"),
+    ("targets", "ports", "words"),
     [
-        (["198.51.100.1/24"], [], [], "wsnode_agent_allow_targets holds '198.51.100.1/24', wanted a network"),
-        (["no host.invalid"], [], [], "wsnode_agent_allow_targets holds 'no host.invalid', which has no address here"),
-        ([], ["0"], [], "wsnode_agent_allow_ports holds '0', wanted a port"),
-        ([], ["9-8"], [], "wsnode_agent_allow_ports holds '9-8', wanted a port"),
-        ([], ["http"], [], "wsnode_agent_allow_ports holds 'http', wanted a port"),
-        ([], [], ["http://192.0.2.1/"], "wslab_targets holds 'http://192.0.2.1/', wanted ws://HOST:PORT/PATH"),
+        (["198.51.100.1/24"], [], "wsnode_agent_allow_targets holds '198.51.100.1/24', wanted a network"),
+        (["no host.invalid"], [], "wsnode_agent_allow_targets holds 'no host.invalid', which has no address here"),
+        ([], ["0"], "wsnode_agent_allow_ports holds '0', wanted a port"),
+        ([], ["9-8"], "wsnode_agent_allow_ports holds '9-8', wanted a port"),
+        ([], ["http"], "wsnode_agent_allow_ports holds 'http', wanted a port"),
     ],
 )
-def test_targets_that_mean_nothing_are_named(targets: list[str], ports: list[str], urls: list[str], words: str) -> None:
-    [problem] = allowed(targets, ports, urls)[2]
+def test_targets_that_mean_nothing_are_named(targets: list[str], ports: list[str], words: str) -> None:
+    [problem] = allowed(targets, ports)[2]
     assert problem.startswith(words)
+    [problem] = servers({"host": "127.0.0.1", "ports": (ports or ["80"])[0], "networks": targets or ["127.0.0.1"]})[1]
+    assert problem.startswith("wsnode_agent_targets holds ")
 
 
 def test_a_user_who_is_somebody_elses_is_not_taken() -> None:
@@ -192,6 +243,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
         "both": {
             "wsnode_agent_allow_targets": ["server", "198.51.100.0/24"],
             "wsnode_agent_allow_ports": ["8000-8100"],
+            "wsnode_agent_targets": [
+                {"name": "shop", "scheme": "wss", "host": "shop.invalid", "ports": 8443, "networks": ["203.0.113.0/24"]}
+            ],
+            "wsnode_hooks": {"warm_cache": ["/usr/bin/env", "X=a b", "100%", "$HOME", 'say "hi" \\ ü;reboot']},
+            "wsnode_hook_timeout_s": 7,
         },
     }
     own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "wslab_address": "127.0.0.1"}
@@ -224,10 +280,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 AGENT_UNIT, SERVER_UNIT = (f"/etc/systemd/system/wsnode-{name}.service" for name in ("agent", "server"))
 
 
+def hooks(*names: str) -> set[str]:
+    return {f"/etc/systemd/system/wsnode-hook-{name}{end}" for name in names for end in (".socket", "@.service")}
+
+
 def test_a_host_has_the_files_of_what_it_does(written: dict[str, dict[str, str]]) -> None:
     agent, server = {"/etc/wsnode/agent.toml", AGENT_UNIT}, {"/etc/wsnode/serve.toml", SERVER_UNIT}
     assert {host: set(files) for host, files in written.items()} == {
-        "server": agent | server, "load-1": agent, "both": agent | server,
+        "server": agent | server | hooks("restart_server"), "load-1": agent,
+        "both": agent | server | hooks("restart_server", "warm_cache"),
     }  # fmt: skip
 
 
@@ -240,12 +301,39 @@ def test_the_programs_read_what_was_given(written: dict[str, dict[str, str]], tm
     assert ServeOptions.read({}, Path(read("server", "serve"))) == ServeOptions(
         host="0.0.0.0", metrics_host="127.0.0.1", workers=2, drain_timeout_s=12.5
     )
-    assert Config.read(read("server", "agent")) == Config(allow_targets=(), allow_ports=())
+    token = hashlib.sha256(b"wslab consent example example").hexdigest()[:32]
+    assert Config.read(read("server", "agent")) == Config(allow_targets=(), allow_ports=(), consent_token=token)
     assert Config.read(read("load-1", "agent")) == Config(
-        allow_targets=("127.0.0.1/32",), allow_ports=("3000",), max_clients=1000, max_rate_per_s=0.5
+        allow_targets=("127.0.0.1/32",),
+        allow_ports=("3000",),
+        max_clients=1000,
+        max_rate_per_s=0.5,
+        consent_token=token,
     )
     both = Config.read(read("both", "agent"))
-    assert both == Config(allow_targets=("127.0.0.1/32", "198.51.100.0/24"), allow_ports=("8000-8100",))
+    assert both == Config(
+        allow_targets=("127.0.0.1/32", "198.51.100.0/24"),
+        allow_ports=("8000-8100",),
+        targets=(Allowed(networks=("203.0.113.0/24",), ports=("8443",)),),
+        consent_token=token,
+    )
+
+
+def test_a_hooks_words_reach_its_program_as_they_stand(written: dict[str, dict[str, str]]) -> None:
+    service = written["both"]["/etc/systemd/system/wsnode-hook-warm_cache@.service"]
+    [command] = re.findall(r"^ExecStart=(.*)$", service, re.MULTILINE)
+    assert command == r'''"/usr/bin/env" "X=a b" "100%%" "$$HOME" "say \"hi\" \\ \u00fc;reboot"'''
+    assert "\nTimeoutStartSec=7\n" in service
+    assert "StandardInput=null" in service
+    restart = written["both"]["/etc/systemd/system/wsnode-hook-restart_server@.service"]
+    assert '\nExecStart="/usr/bin/systemctl" "restart" "wsnode-server.service"\n' in restart
+    assert "\nCapabilityBoundingSet=\n" in restart
+    socket_unit = written["server"]["/etc/systemd/system/wsnode-hook-restart_server.socket"]
+    for line in ("SocketUser=root", "SocketGroup=wsnode", "SocketMode=0660", "Accept=yes", "MaxConnections=1"):
+        assert f"\n{line}\n" in socket_unit
+    asks = {host: re.findall(r"--health (\S+)", files[AGENT_UNIT]) for host, files in written.items()}
+    well = ["http://127.0.0.1:3000/healthz"]
+    assert asks == {"server": well, "load-1": [], "both": well}
 
 
 def test_a_unit_has_its_role_its_patience_and_no_more_files_than_the_kernel_allows(

@@ -245,10 +245,10 @@ def test_agents_may_aim_at_the_lab_and_at_nothing_else() -> None:
     [subnet] = [default(item["subnet"]) for item in composition()["networks"]["lab"]["ipam"]["config"]]
     inside = subnet.replace(".0/24", ".7")
     port = int(option("server", "--port"))
-    assert config.target_refused([inside], port) is None
-    assert config.target_refused([inside], 9091)
+    assert config.may_aim([inside], port).refused is None
+    assert config.may_aim([inside], 9091).refused
     for address in ("127.0.0.1", "10.0.0.7", "192.168.0.7", "172.17.0.1", "203.0.113.7"):
-        assert config.target_refused([address], port), address
+        assert config.may_aim([address], port).refused, address
     for service in ("load-1", "load-2"):
         assert option(service, "--config") == "/opt/wslab/agent.toml"
 

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).with_name("lab.json")
 def test_the_golden_file_is_read_and_written_without_loss() -> None:
     lab = load_lab(GOLDEN)
     assert lab.model_dump(mode="json") == json.loads(GOLDEN.read_text())
-    assert lab.schema_version == SCHEMA_VERSION == 2
+    assert lab.schema_version == SCHEMA_VERSION == 3
     assert lab.server.name == "server"
     assert [host.name for host in lab.load_generators] == ["load-1"]
     assert lab.run_url("echo") == "ws://198.18.0.11:3000/echo"
@@ -26,11 +26,15 @@ def test_the_golden_file_is_read_and_written_without_loss() -> None:
 def test_the_schemas_fields_are_those_of_the_design() -> None:
     schema = Lab.model_json_schema()
     assert set(schema["properties"]) == {
-        "schema_version", "lab", "machine", "hosts", "jump_hosts", "targets", "prometheus_url", "grafana_url",
+        "schema_version", "lab", "machine", "hosts", "jump_hosts", "targets", "consent_token", "prometheus_url",
+        "grafana_url",
     }  # fmt: skip
     assert set(schema["$defs"]["LabHost"]["properties"]) == {
         "name", "role", "transport", "address", "port", "user", "host_keys", "proxy_jump", "socket", "metrics_ports",
-        "ws_url", "facts",
+        "ws_url", "hooks", "facts",
+    }  # fmt: skip
+    assert set(schema["$defs"]["Target"]["properties"]) == {
+        "name", "scheme", "host", "ports", "path", "consent", "networks", "runs_on",
     }  # fmt: skip
     assert set(schema["$defs"]["JumpHost"]["properties"]) == {"name", "address", "port", "user", "host_keys"}
     assert set(schema["$defs"]["HostFacts"]["properties"]) == {
@@ -74,7 +78,7 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (_set("schema_version", 1), "schema_version is 1, wanted 2"),
+        (_set("schema_version", 2), "schema_version is 2, wanted 3"),
         (_set("machine", "../evil"), "machine: String should match pattern"),
         (_set("hosts.0.role", "proxy"), "hosts.0.role: Input should be 'server' or 'load_generator'"),
         (_set("hosts.0.password", "x"), "hosts.0.password: Extra inputs are not permitted"),
@@ -99,6 +103,19 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("hosts.1.role", "server"), "hosts: 2 with the role server, wanted exactly one"),
         (_set("hosts.1.name", "server"), "hosts: the name 'server' is there twice"),
         (_set("hosts", []), "hosts: Tuple should have at least 1 item"),
+        (_set("hosts.0.hooks", ["restart_server; reboot"]), "hosts.0.hooks.0: String should match pattern"),
+        (_set("hosts.0.hooks", ["../../bin/sh"]), "hosts.0.hooks.0: String should match pattern"),
+        (_set("targets.0.host", "shop.example.org/x"), "targets.0.host: String should match pattern"),
+        (_set("targets.0.host", "user@shop.example.org"), "targets.0.host: String should match pattern"),
+        (_set("targets.0.scheme", "http"), "targets.0.scheme: Input should be 'ws' or 'wss'"),
+        (_set("targets.0.ports", "8450-8443"), "'8450-8443' is not a port or a range of ports"),
+        (_set("targets.0.ports", "70000"), "'70000' is not a port or a range of ports"),
+        (_set("targets.0.path", "live"), "targets.0.path: String should match pattern"),
+        (_set("targets.0.path", "/live HTTP/1.1\r\nX: y"), "targets.0.path: String should match pattern"),
+        (_set("targets.0.networks", ["203.0.113.7/24"]), "203.0.113.7/24 has host bits set"),
+        (_set("targets.0.name", "beside"), "targets: the name 'beside' is there twice"),
+        (_set("targets.1.runs_on", "load-1"), "targets: beside runs on 'load-1', which is not the lab's server"),
+        (_set("consent_token", None), "targets: shop is to show consent_token, and the lab has none"),
         (_set("prometheus_url", "127.0.0.1:9090"), "prometheus_url: String should match pattern"),
     ],
 )
@@ -121,7 +138,7 @@ def test_a_wrong_value_is_named_with_the_file(
         (None, "No such file or directory; start the stack (./wslab up) or export the inventory"),
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[]", "schema_version is None, wanted 2"),
+        (b"[]", "schema_version is None, wanted 3"),
     ],
 )
 def test_a_file_that_is_missing_or_no_lab_says_how_to_get_one(

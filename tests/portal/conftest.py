@@ -15,7 +15,7 @@ from kombu.transport.memory import Channel
 from portal.config.celery import app
 
 LAB: dict[str, Any] = {
-    "schema_version": 2,
+    "schema_version": 3,
     "lab": "local",
     "machine": "this-machine",
     "hosts": [

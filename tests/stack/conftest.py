@@ -28,7 +28,9 @@ def write_inventory(folder: Path) -> Path:
     hosts = yaml.safe_load((source / "hosts.yml").read_text())
     ports = iter(free_ports(len(defaults) + 3))
     (folder / "group_vars").mkdir(parents=True)
-    (folder / "group_vars" / "all.yml").write_text(yaml.safe_dump({name: next(ports) for name in defaults}))
+    (folder / "group_vars" / "all.yml").write_text(
+        yaml.safe_dump({name: next(ports) if type(value) is int else value for name, value in defaults.items()})
+    )
     for group in ("servers", "load_generators"):
         for variables in hosts["all"]["children"][group]["hosts"].values():
             variables["wsnode_agent_metrics_port"] = next(ports)

@@ -1,7 +1,7 @@
 """A supervisor over stand-in processes: `python -m tests.stack.standin SERVICES.json`. The real processes are slow to
 start and do not crash on demand; test_stack.py runs them all.
 
-SERVICES.json: [{"name", "code", "stage", "after", "stop_s", "optional"}]; `code` is Python that prints `ready`.
+SERVICES.json: [{"name", "code", "stage", "after", "stop_s", "optional", "hook"}]; `code` is Python that prints `ready`.
 """
 
 import json
@@ -17,7 +17,13 @@ SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 
 
 def service(
-    name: str, code: str = SLEEP, stage: int = 1, after: tuple[str, ...] = (), stop_s: float = 2, optional: bool = False
+    name: str,
+    code: str = SLEEP,
+    stage: int = 1,
+    after: tuple[str, ...] = (),
+    stop_s: float = 2,
+    optional: bool = False,
+    hook: str | None = None,
 ) -> Service:
     """A process that runs the code and is ready when it has printed so."""
 
@@ -27,7 +33,7 @@ def service(
     def probe(lab: Lab, offset: int) -> probes.Probe:
         return probes.log_says(lab.log(name), "ready", offset)
 
-    return Service(name, argv, probe, stage, tuple(after), stop_s, optional)
+    return Service(name, argv, probe, stage, tuple(after), stop_s, optional, hook=hook)
 
 
 class StandIn(supervisor.Supervisor):

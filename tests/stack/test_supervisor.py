@@ -302,3 +302,35 @@ def test_a_record_of_another_boot_names_no_process_of_this_one(state: Path) -> N
     assert not found.supervised
     assert found.leaders() == []
     assert record.Record({**data, "boot_id": procfs.boot_id()}).supervised
+
+
+def ask(stack: Stack, hook: str) -> str:
+    """What a hook's socket says to whoever connects."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(20)
+        asking.connect(str(Path(stack.record().data["socket_dir"]) / "hooks" / hook))
+        return asking.makefile().read()
+
+
+def test_a_process_is_restarted_for_who_connects_to_its_hook_and_that_is_no_crash(start: Start) -> None:
+    slow = "import time; time.sleep(0.3); " + SLEEP
+    stack = start({"name": "web", "code": slow, "hook": "restart_server"}, {"name": "other"})
+    stack.until("Z ready\n")
+    before, other = stack.pid("web"), stack.pid("other")
+    for restarts in (1, 2, 3, 4, 5):  # more often than a crash is forgiven
+        assert ask(stack, "restart_server") == "wslab-hook: success\n"
+        assert (stack.process("web")["state"], stack.process("web")["restarts"]) == ("running", restarts)
+        assert stack.pid("web") != before
+        before = stack.pid("web")
+    assert stack.pid("other") == other
+    assert stack.end() == 0
+
+
+def test_a_process_that_does_not_come_back_is_no_success_of_its_hook(start: Start, tmp_path: Path) -> None:
+    flag = tmp_path / "started"
+    once = f"import pathlib, sys; f = pathlib.Path({str(flag)!r}); sys.exit(7) if f.exists() else f.touch(); " + SLEEP
+    stack = start({"name": "web", "code": once, "hook": "restart_server", "optional": True})
+    stack.until("Z ready\n")
+    assert ask(stack, "restart_server") == "ended with exit code 7, 4 times in a row; given up\nwslab-hook: failed\n"
+    assert ask(stack, "restart_server").startswith("web is failed (ended with exit code 7")
+    assert stack.end() == 0

@@ -24,6 +24,7 @@ import pytest
 
 from wsnode.agent import keeper
 from wsnode.agent.config import Config
+from wsnode.agent.hooks import Hooks
 from wsnode.agent.service import Service, listen
 from wsnode.agent.store import Store
 from wsnode.core.histogram import Histogram
@@ -273,7 +274,8 @@ class Local:
         self.name = name
         self.socket = str(folder / f"{name}.sock")
         self.data = data or folder / name
-        self._options = {"role": "load_generator", "deadman_s": DEADMAN_S, **options}
+        defaults = {"role": "load_generator", "deadman_s": DEADMAN_S, "hooks": Hooks(folder / "hooks")}
+        self._options = {**defaults, **options}
         self._config = self._options.pop("config", Config())
         self._stopping = asyncio.Event()
         self._talks: list[Talk] = []

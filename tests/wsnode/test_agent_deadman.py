@@ -159,10 +159,10 @@ def test_a_target_that_is_none_is_refused(scripted: Loads, url: str, code: str, 
 
 def test_every_address_of_a_name_must_be_allowed() -> None:
     config = Config(allow_targets=("127.0.0.0/8",))
-    assert config.target_refused(["127.0.0.1", "127.9.9.9"], 80) is None
-    assert config.target_refused(["::ffff:127.0.0.1"], 80) is None
-    assert "192.0.2.7" in (config.target_refused(["127.0.0.1", "192.0.2.7"], 80) or "")
-    assert "::1" in (config.target_refused(["::1"], 80) or "")
+    assert config.may_aim(["127.0.0.1", "127.9.9.9"], 80).refused is None
+    assert config.may_aim(["::ffff:127.0.0.1"], 80).refused is None
+    assert "192.0.2.7" in (config.may_aim(["127.0.0.1", "192.0.2.7"], 80).refused or "")
+    assert "::1" in (config.may_aim(["::1"], 80).refused or "")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,6 @@ def test_a_config_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
     file.write_text('allow_targets = ["198.18.0.0/24"]\nallow_ports = [3000, "8000-8100"]\nmax_clients = 5000\n')
     config = Config.read(str(file))
-    assert config.target_refused(["198.18.0.10"], 8050) is None
+    assert config.may_aim(["198.18.0.10"], 8050).refused is None
     assert config.max_clients == 5000
-    assert Config.read(None).target_refused(["127.0.0.1", "::1"], 3000) is None
+    assert Config.read(None).may_aim(["127.0.0.1", "::1"], 3000).refused is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.wsnode.agents import ScriptedLoad, eventually, local_agent, plan, run, scripted
+from wsnode.core.protocol import PROTOCOL
 
 __all__ = ["scripted"]
 
@@ -27,7 +28,7 @@ def test_the_agent_speaks_first_and_says_what_it_can(scripted: Loads) -> None:
                 reader, writer = await asyncio.open_unix_connection(path)
                 hellos.append(await reader.readline())
                 writer.close()
-        assert b'"type":"hello","protocol":2,' in hellos[0]
+        assert b'"type":"hello","protocol":%d,' % PROTOCOL in hellos[0]
         assert b'"name":"load-1"' in hellos[0]
         assert b'"capabilities":["observe","load"]' in hellos[0]
         assert b'"capabilities":["observe"]' in hellos[1]

@@ -9,6 +9,7 @@ import argparse
 
 SOCKET = "/run/wsnode/agent.sock"
 DATA = "/var/lib/wsnode"
+HOOKS = "/run/wsnode-hooks"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     service.add_argument(
         "--deadman", type=float, metavar="S", help="stop a load that nobody has followed for S seconds"
     )
+    service.add_argument(
+        "--hooks", default=HOOKS, metavar="DIR", help="sockets of what may be done before a run (default %(default)s)"
+    )
+    service.add_argument("--health", metavar="URL", help="where a server on this host says that it is well")
 
     check = actions.add_parser("check", help="check a config file", description="check a config file")
     check.add_argument("--config", required=True, metavar="FILE", help="TOML with caps and allowed targets")

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from wsnode.agent.held import Held
-from wsnode.agent.keeper import Keeper, Refused
+from wsnode.agent.keeper import Keeper
+from wsnode.agent.refused import Refused
 from wsnode.core import protocol
 from wsnode.core.protocol import MAX_LINE_BYTES, Answer, Hello, ProtocolError, Refusal, RefusalCode, Request
 
@@ -122,7 +123,9 @@ class Channel:
         keeper = self._keeper
         match request:
             case protocol.Preflight():
-                return await keeper.examine(request.plan)
+                return await keeper.examine(request)
+            case protocol.Hook():
+                return await keeper.see_through(keeper.hook(request))
             case protocol.ListLoads():
                 return {"loads": keeper.rows()}
             case protocol.Prepare():

@@ -5,13 +5,21 @@ from __future__ import annotations
 import ipaddress
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from wsnode.core.scenario import Plan
+from wsnode.core.scenario import CONSENT, Plan
 from wsnode.preflight import Need
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -21,15 +29,52 @@ class ConfigError(ValueError):
     """A config file that cannot be used. The message names file, key and value."""
 
 
+def _cidr(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        ipaddress.ip_network(network)
+    return value
+
+
+def _words_of_ports(value: object) -> object:
+    return [str(port) for port in value] if isinstance(value, (list, tuple)) else value
+
+
+def _ports(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        low, high = _port_range(text)
+        if not 1 <= low <= high <= 65535:
+            raise ValueError(f"{text!r} is not a port or a range of ports within 1-65535")
+    return value
+
+
+Networks = Annotated[tuple[str, ...], AfterValidator(_cidr)]
+Ports = Annotated[tuple[str, ...], BeforeValidator(_words_of_ports), AfterValidator(_ports)]
+
+
+class Allowed(BaseModel):
+    """Servers that loads may aim at under conditions of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    networks: Networks
+    ports: Ports
+    consent: bool = True
+    """Whether the server has to show `consent_token` (`wsnode.agent.consent`)."""
+
+
 class Config(BaseModel):
     """Caps are of this host's share of a run; none is set by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks (CIDR) that loads may aim at."""
-    allow_ports: tuple[str, ...] = ("1-65535",)
-    """Ports that loads may aim at: `3000`, or a range `8000-8100`."""
+    allow_targets: Networks = ("127.0.0.0/8", "::1/128")
+    """Networks (CIDR) that loads may aim at, at `allow_ports`."""
+    allow_ports: Ports = ("1-65535",)
+    """Ports that loads may aim at there: `3000`, or a range `8000-8100`."""
+    targets: tuple[Allowed, ...] = ()
+    """Servers beyond these, each with its own networks and ports."""
+    consent_token: Annotated[str, Field(pattern=CONSENT)] | None = None
+    """What those of `targets` whose consent is asked for have to show."""
     max_clients: Annotated[int, Field(ge=1)] | None = None
     max_duration_s: Annotated[int, Field(ge=1)] | None = None
     max_rate_per_s: Annotated[float, Field(gt=0)] | None = None
@@ -43,26 +88,11 @@ class Config(BaseModel):
     keep_days: Annotated[float, Field(gt=0)] = 14
     """Results that nobody has acknowledged go after this time."""
 
-    @field_validator("allow_targets")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
-
-    @field_validator("allow_ports", mode="before")
-    @classmethod
-    def _port_words(cls, value: object) -> object:
-        return [str(port) for port in value] if isinstance(value, (list, tuple)) else value
-
-    @field_validator("allow_ports")
-    @classmethod
-    def _ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            low, high = _port_range(text)
-            if not 1 <= low <= high <= 65535:
-                raise ValueError(f"{text!r} is not a port or a range of ports within 1-65535")
-        return value
+    @model_validator(mode="after")
+    def _can_ask(self) -> Self:
+        if self.consent_token is None and any(allowed.consent for allowed in self.targets):
+            raise ValueError("targets whose consent is asked for need consent_token, which they have to show")
+        return self
 
     @classmethod
     def read(cls, path: str | None) -> Config:
@@ -93,18 +123,40 @@ class Config(BaseModel):
             if cap is not None and value > cap:
                 yield f"{value:,.6g} {what} are asked of this host, its agent allows {cap:,.6g} ({key})"
 
-    def target_refused(self, addresses: list[str], port: int) -> str | None:
-        """Why a load may not aim there; None: it may. Every address must be allowed, not just one."""
-        networks: list[Network] = [ipaddress.ip_network(network) for network in self.allow_targets]
+    def may_aim(self, addresses: list[str], port: int) -> Leave:
+        """Whether a load may aim there. Every address must be allowed, not just one, and what one asks for all must."""
+        consent = False
         for text in addresses:
-            address = ipaddress.ip_address(text.partition("%")[0])
-            if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-                address = address.ipv4_mapped
-            if not any(address in network for network in networks):
-                return f"{text} is not within this agent's allow_targets ({', '.join(self.allow_targets) or 'none'})"
-        if not any(low <= port <= high for low, high in map(_port_range, self.allow_ports)):
-            return f"port {port} is not within this agent's allow_ports ({', '.join(self.allow_ports) or 'none'})"
-        return None
+            refused = _without(text, port, self.allow_targets, self.allow_ports)
+            if refused is None:
+                continue
+            allowed = [one for one in self.targets if _without(text, port, one.networks, one.ports) is None]
+            if not allowed:
+                return Leave(f"{refused}{', nor one of its targets' if self.targets else ''}")
+            consent = consent or all(one.consent for one in allowed)
+        return Leave(None, consent)
+
+
+class Leave(NamedTuple):
+    """What a load may do."""
+
+    refused: str | None
+    """Why it may not aim there; None: it may."""
+    consent: bool = False
+    """Whether the server has to be asked first."""
+
+
+def _without(text: str, port: int, allow_targets: Iterable[str], allow_ports: Iterable[str]) -> str | None:
+    """Why networks and ports do not allow an address; None: they do."""
+    networks: list[Network] = [ipaddress.ip_network(network) for network in allow_targets]
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if not any(address in network for network in networks):
+        return f"{text} is not within this agent's allow_targets ({', '.join(allow_targets) or 'none'})"
+    if not any(low <= port <= high for low, high in map(_port_range, allow_ports)):
+        return f"port {port} is not within this agent's allow_ports ({', '.join(allow_ports) or 'none'})"
+    return None
 
 
 def check(path: str) -> int:

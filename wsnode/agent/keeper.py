@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from wsnode import preflight
+from wsnode.agent import aim, remains
 from wsnode.agent.config import Config
 from wsnode.agent.held import Held, Setting
+from wsnode.agent.hooks import Hooks
+from wsnode.agent.refused import Refused
 from wsnode.agent.store import State, Store, StoreError, out_of_keeping
 from wsnode.core.protocol import (
     Ack,
     Follow,
     GetResult,
     Go,
+    Hook,
+    Preflight,
     Prepare,
-    RefusalCode,
     Stop,
 )
 from wsnode.core.scenario import Plan
@@ -33,22 +37,12 @@ log = logging.getLogger("wsnode.agent")
 
 NS = 1_000_000_000
 START_WITHIN_S = 60
-RESOLVE_TIMEOUT_S = 5.0
 PREPARE_TIMEOUT_S = 30.0
 SHUT_DOWN_S = 5.0
 REMEMBERED = 100
 DISK_SPARE_BYTES = 64 << 20
 
 OfLoad = Prepare | Go | Follow | Stop | GetResult | Ack
-Address = tuple[int, tuple[Any, ...]]
-
-
-class Refused(Exception):
-    """A request that is not carried out; nothing has changed."""
-
-    def __init__(self, code: RefusalCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Gone(NamedTuple):
@@ -70,6 +64,7 @@ class Keeper:
         name: str,
         may_load: bool,
         deadman_s: float,
+        hooks: Hooks,
         table: SharedTable | None = None,
         on_active: Callable[[str, str], None] = lambda run_id, address: None,
         on_idle: Callable[[], None] = lambda: None,
@@ -85,6 +80,7 @@ class Keeper:
         self._name = name
         self._may_load = may_load
         self._deadman_s = deadman_s
+        self._hooks = hooks
         self._table = table
         self._on_active = on_active
         self._on_idle = on_idle
@@ -146,14 +142,33 @@ class Keeper:
         task.add_done_callback(self._begun.discard)
         return await asyncio.shield(task)
 
-    async def examine(self, plan: Plan | None) -> dict[str, Any]:
+    async def examine(self, request: Preflight) -> dict[str, Any]:
         """The answer to `preflight`."""
-        found = await self._findings(plan)
-        return {
+        plan = request.plan
+        aimed: aim.Aim | None = None
+        if plan is not None:
+            with suppress(Refused):  # the finding `target` says so
+                aimed = await aim.aim_of(plan)
+        found = await self._findings(plan, aimed)
+        answer = {
             "fit": preflight.fit(found),
             "findings": [finding.to_wire() for finding in found],
             "environment": await asyncio.to_thread(self.environment),
         }
+        if request.port is not None:
+            left = (
+                await asyncio.to_thread(remains.of_server, request.port)
+                if aimed is None
+                else await asyncio.to_thread(remains.of_clients, aimed.addresses, request.port)
+            )
+            answer["remains"] = left.model_dump()
+        return answer
+
+    async def hook(self, request: Hook) -> dict[str, Any]:
+        """The answer to `hook`."""
+        if (active := self.active) is not None:
+            raise Refused("busy", f"{self._name} is busy with run {active.run_id}; no hook during a load")
+        return (await self._hooks.run(request)).model_dump()
 
     async def prepare(self, request: Prepare) -> dict[str, Any]:
         """The answer to `prepare`."""
@@ -322,45 +337,31 @@ class Keeper:
         if held.killed is not None:
             raise Refused("failed", f"run {held.run_id} was released while it was being prepared: {held.killed}")
 
-    async def _admit(self, plan: Plan) -> Address:
+    async def _admit(self, plan: Plan) -> aim.Address:
         """The address to aim at, where this host may and can carry the plan out. Raises Refused."""
         if broken := list(self._config.over_caps(plan)):
             raise Refused("not_allowed", "; ".join(broken))
-        try:
-            host, port = preflight.target_of(plan.url)
-        except ValueError as error:
-            raise Refused("bad_request", f"{plan.url}: {error}") from error
-        try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except TimeoutError as error:
-            raise Refused("unfit", f"{host} could not be resolved within {RESOLVE_TIMEOUT_S:g} s") from error
-        except OSError as error:
-            raise Refused("unfit", f"{host} has no address: {error.strerror}") from error
-        if refused := self._config.target_refused([str(entry[4][0]) for entry in found], port):
-            raise Refused("not_allowed", f"{plan.url}: {refused}")
+        address = await aim.admitted(self._config, plan)
         need = preflight.Need.of(plan)._replace(url=None)
         unfit = [f for f in await asyncio.to_thread(preflight.findings, need) if f.level == "unfit"]
         if unfit:
             raise Refused("unfit", "; ".join(f"{finding.check}: {finding.message}" for finding in unfit))
-        return found[0][0], found[0][4]
+        return address
 
-    async def _findings(self, plan: Plan | None) -> list[preflight.Finding]:
+    async def _findings(self, plan: Plan | None, aimed: aim.Aim | None) -> list[preflight.Finding]:
         need = preflight.Need.of(plan) if plan else None
+        if need is not None and aimed is not None:
+            need = need._replace(url=None)
         found = await asyncio.to_thread(preflight.findings, need)
+        if aimed is not None:
+            found.append(aim.told(aimed))
         found.append(self._disk())
         if plan is None:
             return found
         for broken in self._config.over_caps(plan):
             found.append(preflight.Finding("caps", "unfit", broken, "less", "change the scenario, or agent.toml"))
-        try:
-            _, port = preflight.target_of(plan.url)
-            addresses = await asyncio.to_thread(preflight.resolve, plan.url)
-            refused = self._config.target_refused(addresses[1], port)
-        except (OSError, ValueError):
-            return found  # the finding `target` has said so
-        if refused:
-            found.append(preflight.Finding("allowed target", "unfit", refused, "an allowed one", "see agent.toml"))
+        if aimed is not None:
+            found += await aim.findings(self._config, plan, aimed)
         if not self._may_load:
             found.append(preflight.Finding("role", "unfit", "a server", "a load generator", "see the inventory"))
         return found

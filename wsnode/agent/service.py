@@ -18,6 +18,7 @@ import uvloop
 from wsnode import __version__
 from wsnode.agent.channel import Channel
 from wsnode.agent.config import Config, ConfigError
+from wsnode.agent.hooks import Hooks
 from wsnode.agent.keeper import Keeper
 from wsnode.agent.store import DataInUse, Store, StoreError
 from wsnode.core.metrics import AGENT, for_job
@@ -59,6 +60,7 @@ def serve(arguments: argparse.Namespace) -> int:
             name=arguments.name,
             role=arguments.role,
             deadman_s=DEADMAN_S if arguments.deadman is None else arguments.deadman,
+            hooks=Hooks(Path(arguments.hooks), arguments.health),
         )
         if arguments.metrics_port is not None:
             service.show_metrics(arguments.metrics_host, arguments.metrics_port)
@@ -111,7 +113,15 @@ class Service:
     """An agent from its start to its end."""
 
     def __init__(
-        self, listener: socket.socket, store: Store, config: Config, *, name: str, role: str, deadman_s: float
+        self,
+        listener: socket.socket,
+        store: Store,
+        config: Config,
+        *,
+        name: str,
+        role: str,
+        deadman_s: float,
+        hooks: Hooks,
     ) -> None:
         may_load = role == "load_generator"
         self._listener = listener
@@ -125,6 +135,7 @@ class Service:
             name=name,
             may_load=may_load,
             deadman_s=deadman_s,
+            hooks=hooks,
             table=self._table,
             on_active=self._show_run,
             on_idle=self._show_none,

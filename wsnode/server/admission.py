@@ -31,8 +31,12 @@ class Limits:
 class Admission:
     """One worker's door."""
 
-    def __init__(self, limits: Limits, counters: Counters, table: SharedTable, writer: SlotWriter) -> None:
+    def __init__(
+        self, limits: Limits, counters: Counters, table: SharedTable, writer: SlotWriter, start_id: str = ""
+    ) -> None:
+        """`start_id`: the same in all workers of one start of the service, and another in the next."""
         self.limits = limits
+        self.well = f"ok\nstart_id {start_id}\n" if start_id else "ok\n"
         self.counters = counters
         self.draining = False
         self._table = table
@@ -46,7 +50,7 @@ class Admission:
         if isinstance(asked, Health):
             if method != "GET":
                 return Refusal(405, "GET /healthz\n")
-            return Refusal(503, "draining\n", None) if self.draining else Refusal(200, "ok\n", None)
+            return Refusal(503, "draining\n", None) if self.draining else Refusal(200, self.well, None)
         if self.draining:
             return Refusal(503, "The server is shutting down.\n", "draining")
         if isinstance(asked, Room) and self.limits.workers > 1:

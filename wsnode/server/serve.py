@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -99,7 +100,13 @@ class Service:
         self._pool = WorkerPool(
             module="wsnode.server.worker",
             count=self._workers,
-            config={"host": options.host, "port": port, "engine": options.engine, "limits": asdict(limits)},
+            config={
+                "host": options.host,
+                "port": port,
+                "engine": options.engine,
+                "limits": asdict(limits),
+                "start_id": secrets.token_hex(8),
+            },
             table=table,
             restart=True,
             on_message=self._drained,

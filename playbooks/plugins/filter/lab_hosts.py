@@ -51,6 +51,16 @@ def only(value: Entry, fields: Iterable[str]) -> dict[str, Any]:
     return {field: value[field] for field in fields if field in value}
 
 
+TARGET = ("name", "scheme", "host", "ports", "path", "consent", "networks", "runs_on")
+"""Fields of a target in lab.json, and of an entry of wslab_targets."""
+
+
+def lab_target(value: Entry) -> dict[str, Any]:
+    """A target as lab.json has it; a single port may have been written as a number."""
+    target = only(value, TARGET)
+    return {**target, "ports": str(target["ports"])} if "ports" in target else target
+
+
 def one_line(values: Mapping[str, object]) -> dict[str, str]:
     """Values as text, in which one blank parts what tabs or several blanks did; keys in order, empty ones left out."""
     lines = {key: " ".join(str(values[key]).split()) for key in sorted(values)}
@@ -61,4 +71,4 @@ class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Any]:
-        return {"lab_hosts": lab_hosts, "one_line": one_line, "only": only}
+        return {"lab_hosts": lab_hosts, "lab_target": lab_target, "one_line": one_line, "only": only}

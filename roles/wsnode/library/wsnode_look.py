@@ -10,12 +10,12 @@ import json
 import math
 import os
 import pwd
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -55,10 +55,14 @@ options:
     type: list
     elements: str
     required: true
-  target_urls:
-    description: URLs that are allowed beside both.
+  servers:
+    description: Servers that are allowed beside both, each with name, host and ports, and maybe networks and consent.
     type: list
-    elements: str
+    elements: dict
+    required: true
+  hooks:
+    description: Commands by the names of hooks.
+    type: dict
     required: true
   addresses:
     description: Addresses of inventory hosts by name.
@@ -95,7 +99,8 @@ EXAMPLES = r"""
     load: true
     targets: [server-1, 198.51.100.0/24]
     target_ports: ["3000"]
-    target_urls: []
+    servers: []
+    hooks: {warm_cache: [/usr/local/sbin/warm-cache]}
     addresses: {server-1: 192.0.2.20}
     python: /usr/bin/python3
     root: /opt/wsnode
@@ -151,8 +156,20 @@ allow_ports:
   returned: always
   type: list
   elements: str
+servers:
+  description: Servers beside both, each with networks, ports and consent.
+  returned: always
+  type: list
+  elements: dict
+hooks:
+  description: Names of the hooks that are there.
+  returned: always
+  type: list
+  elements: str
 """
 
+HOOK = re.compile("[a-z][a-z0-9_]{0,31}")
+UNITS = Path("/etc/systemd/system")
 ACTIVE = ("prepared", "running")
 OLDEST = (3, 11)
 PATIENCE_S = 15
@@ -247,21 +264,65 @@ def allowed(params: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
             problems.append(f"wsnode_agent_allow_ports holds {port!r}, wanted a port, or a range as 8000-8100")
         else:
             ports.append(port)
-    entries = [("wsnode_agent_allow_targets", entry) for entry in params["targets"]]
-    for url in params["target_urls"]:
+    for entry in params["targets"]:
         try:
-            parts = urlsplit(url)
-            port = parts.port or {"ws": 80, "wss": 443}[parts.scheme]
-            entries.append(("wslab_targets", parts.hostname or ""))
-            ports.append(str(port))
-        except (ValueError, KeyError):
-            problems.append(f"wslab_targets holds {url!r}, wanted ws://HOST:PORT/PATH or wss://…")
-    for name, entry in entries:
-        try:
-            found += networks(name, entry, params["addresses"])
+            found += networks("wsnode_agent_allow_targets", entry, params["addresses"])
         except ValueError as error:
             problems.append(str(error))
     return list(dict.fromkeys(found)), list(dict.fromkeys(ports)), problems
+
+
+def servers(params: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Servers that loads may aim at under conditions of their own, and what is wrong with them."""
+    if not params["load"]:
+        return [], []
+    variable = "wsnode_agent_targets"
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for server in params["servers"]:
+        ports = str(server.get("ports"))
+        if wrong_port(ports):
+            problems.append(f"{variable} holds the ports {ports!r}, wanted a port, or a range as 8000-8100")
+        within: list[str] = []
+        for entry in server.get("networks") or [server.get("host")]:
+            try:
+                within += networks(variable, str(entry), params["addresses"])
+            except ValueError as error:
+                problems.append(str(error))
+        found.append({"networks": within, "ports": [ports], "consent": bool(server.get("consent", True))})
+    return found, problems
+
+
+def root_alone(path: str) -> str | None:
+    """Why somebody else than root could change what a path leads to; None: nobody can."""
+    try:
+        real = Path(path).resolve(strict=True)
+        for place in (real, *real.parents, *Path(path).parents):
+            seen = place.stat()
+            if seen.st_uid != 0:
+                return f"{place} is not root's"
+            if seen.st_mode & 0o022:
+                return f"others than root may write to {place}"
+        if not real.is_file() or not os.access(real, os.X_OK):
+            return f"{path} is no program"
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def wrong_hooks(hooks: dict[str, Any]) -> Iterator[str]:
+    """Hooks that are not to be: by their name, or by what they would run as root."""
+    for name, command in hooks.items():
+        if not HOOK.fullmatch(str(name)):
+            yield f"wsnode_hooks holds the name {name!r}, wanted up to 32 letters a-z, digits and _, the first a letter"
+        elif not (isinstance(command, list) and command and all(isinstance(word, str) for word in command)):
+            yield f"wsnode_hooks holds {name}: {command!r}, wanted a list of words, a program's path first"
+        elif not all(word and word.isprintable() for word in command):
+            yield f"wsnode_hooks holds {name}: {command!r}, wanted words of visible characters"
+        elif not command[0].startswith("/"):
+            yield f"wsnode_hooks holds {name}: {command[0]!r}, wanted the absolute path of a program"
+        elif why := root_alone(command[0]):
+            yield f"wsnode_hooks holds {name}: {command[0]!r}, wanted a program that is root's alone to change ({why})"
 
 
 def foreign_users(users: dict[str, str]) -> Iterator[str]:
@@ -312,6 +373,9 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     problems += foreign_addresses(values, params["listen"])
     targets, ports, wrong = allowed(params)
     problems += wrong
+    beside, wrong = servers(params)
+    problems += wrong
+    problems += wrong_hooks(params["hooks"])
     problems += foreign_users(params["users"])
     try:
         python = interpreter(params["python"])
@@ -326,9 +390,11 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "nr_open": int(Path("/proc/sys/fs/nr_open").read_text(encoding="ascii")),
         "venvs": sorted(path.parent.name for path in root.glob("venvs/*/.complete")),
         "entries": sorted(path.name for path in root.glob("venvs/*")),
-        "units": [unit for unit in params["units"] if Path("/etc/systemd/system", unit).exists()],
+        "units": [unit for unit in params["units"] if (UNITS / unit).exists()],
         "allow_targets": targets,
         "allow_ports": ports,
+        "servers": beside,
+        "hooks": sorted(path.stem.removeprefix("wsnode-hook-") for path in UNITS.glob("wsnode-hook-*.socket")),
     }
 
 
@@ -344,7 +410,8 @@ def main() -> None:
             "load": {"type": "bool", "required": True},
             "targets": texts,
             "target_ports": texts,
-            "target_urls": texts,
+            "servers": {"type": "list", "elements": "dict", "required": True},
+            "hooks": {"type": "dict", "required": True},
             "addresses": {"type": "dict", "required": True},
             "python": {"type": "path", "required": True},
             "root": {"type": "path", "required": True},
