@@ -14,6 +14,7 @@ urlpatterns = [
     path("", roles.viewer(RedirectView.as_view(url="/runs/")), name="home"),
     path("runs/", include("portal.runs.urls")),
     path("scenarios/", include("portal.runs.scenario_urls")),
+    path("schedules/", include("portal.schedules.urls")),
     path("lab/", lab, name="lab"),
     path("accounts/login/", roles.anyone(Login.as_view()), name="login"),
     path("accounts/logout/", roles.own(auth.LogoutView.as_view()), name="logout"),

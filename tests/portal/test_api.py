@@ -237,6 +237,10 @@ def test_the_description_names_every_path_and_the_scenarios_limits(caller: Calle
         "/api/v1/runs/{run_id}/cancel",
         "/api/v1/runs/{run_id}/result",
         "/api/v1/scenarios",
+        "/api/v1/schedules",
+        "/api/v1/schedules/{schedule_id}",
+        "/api/v1/schedules/{schedule_id}/pause",
+        "/api/v1/schedules/{schedule_id}/resume",
     }
     assert schema["components"]["schemas"]["Scenario"]["properties"]["clients"]["maximum"] == 1_000_000
     client = Client()
