@@ -24,7 +24,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
 
-from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
+from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged, Waiting
 from portal.conductor.transport import Transport
 from portal.labs.lab import Lab
 from portal.monitoring.evidence import missing_targets
@@ -32,9 +32,11 @@ from portal.monitoring.prometheus import PrometheusError
 from portal.runs.jobs import targets_of
 from portal.runs.judging import Facts, Judgement, judge_outcome
 from portal.runs.machine import MachineLock
-from portal.runs.models import Run, RunEvent, RunSecond
+from portal.runs.models import DeclaredSubject, Run, RunEvent, RunSecond
+from portal.runs.probe import ProbeError, read_version
 from portal.runs.states import State, way
 from portal.runs.store import LeaseLost, packing, store
+from wsnode.core.protocol import HOOK_PATIENCE_S
 from wsnode.core.result import Subject
 
 T = TypeVar("T")
@@ -82,7 +84,9 @@ class Conducting:
         if self._job.stage == "preflight":
             self._write([Said(text, "warning") for text in self._meanwhile("looking for its targets", self._unwatched)])
         scenario = self._job.scenario
-        longest_s = scenario.duration_s + scenario.drain_s + GRACE_S
+        longest_s = scenario.settle_s + scenario.duration_s + scenario.drain_s + GRACE_S
+        if self._job.hook is not None:
+            longest_s += HOOK_PATIENCE_S
         try:
             outcome = self._meanwhile("conducting", self._conduct, longest_s)
         except BaseException:
@@ -188,6 +192,8 @@ class Conducting:
         if outcome.state == "finished" or self.run.state == State.COLLECTING:
             self.run = self._patiently(lambda: _advanced(self.run, State.JUDGING))
         facts = self._patiently(self._facts)
+        if outcome.state == "finished":
+            facts = self._asked_again(facts)
         try:
             judgement = self._meanwhile("judging", lambda: judge_outcome(facts, outcome))
         except NoEnd as error:
@@ -212,6 +218,25 @@ class Conducting:
             for line in left:
                 log.warning("run %s: %s", self.run.pk, line)
 
+    def _asked_again(self, facts: Facts) -> Facts:
+        """The facts, with what a declared subject says now where that is another version than at the begin."""
+        if self.run.subject_source != "probed":
+            return facts
+        subject = self._patiently(lambda: DeclaredSubject.objects.filter(name=self.run.subject_name).first())
+
+        def ask() -> tuple[str, str]:
+            try:
+                return (read_version(subject.url, subject.field), "") if subject else ("", "it is declared no more")
+            except ProbeError as error:
+                return "", str(error)
+
+        before = self.run.subject_version
+        now, fault = self._meanwhile("asking for the version again", ask)
+        if fault:
+            return dataclasses.replace(facts, notes=[*facts.notes, f"the version was not read again: {fault}"])
+        changed = [f"it said version {before} before and {now} after"] if now != before else []
+        return dataclasses.replace(facts, server_changed=changed)
+
     async def _acknowledge(self) -> Sequence[str]:
         from portal.conductor import conduct as conductor
 
@@ -235,7 +260,7 @@ class Conducting:
             subject=Subject(
                 name=run.subject_name,
                 version=run.subject_version,
-                source="own" if run.subject_source == "own" else "given",
+                source=run.subject_source or "given",  # type: ignore[arg-type]  # one of its choices
             ),
             notes=list(dict.fromkeys(warnings))[:NOTES],
             url=run.url,
@@ -266,6 +291,8 @@ def _written(run: Run, events: Sequence[Event], lease: timedelta) -> Run:
     for event in events:
         if isinstance(event, Seen):
             fields["live"] = event.live.model_dump(mode="json")
+        elif isinstance(event, Waiting):
+            fields["state_reason"] = told(event.reason)
     # A commit may have happened though its answer was lost: what is in the row decides, not the instance.
     kept = Run.objects.filter(pk=run.pk, epoch=run.epoch).first()
     if kept is None:

@@ -36,6 +36,8 @@ class Facts:
     ended_at: float
     """When the last host's load was known to be over (s since the epoch)."""
     patience_s: float
+    server_changed: Sequence[str] = ()
+    """What tells that it was not one and the same server all the time."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
         started=datetime.fromtimestamp(start, UTC),
         host_rows=[_host_row(host) for host in outcome.hosts],
         evidence=[_evidence(row) for row in watched.rows],
-        surroundings=_surroundings(outcome, summary, watched),
+        surroundings=_surroundings(outcome, summary, watched, facts.server_changed),
         notes=[*facts.notes, *_notes(outcome, watched)],
         url=facts.url,
     )
@@ -113,7 +115,7 @@ def _subject(subject: Subject, outcome: Outcome) -> Subject:
     return subject.model_copy(update={"version": str(said[0]) if said and said[0] else subject.version or "unknown"})
 
 
-def _surroundings(outcome: Outcome, summary: Summary, watched: Watched) -> Surroundings:
+def _surroundings(outcome: Outcome, summary: Summary, watched: Watched, server_changed: Sequence[str]) -> Surroundings:
     changed: list[str] = []
     of_server = [f"its counters began anew {watched.restarts} times"] if watched.restarts else []
     for host in outcome.hosts:
@@ -123,7 +125,7 @@ def _surroundings(outcome: Outcome, summary: Summary, watched: Watched) -> Surro
             else:
                 changed.append(f"{host.name}: {change.name} {change.begin} → {change.end}")
     return Surroundings(
-        server_changed=of_server,
+        server_changed=[*server_changed, *of_server],
         scrapes=[Scrapes(str(seen.target), seen.expected, seen.failed, seen.missing) for seen in watched.seen],
         agreements=list(_agreements(summary, watched)),
         clocks=[

@@ -20,7 +20,8 @@ from portal.runs.conducting import Conducting, NoEnd
 from portal.runs.jobs import NoJob, job_of
 from portal.runs.judging import Judgement
 from portal.runs.machine import Holder, MachineLock
-from portal.runs.models import Run, RunEvent
+from portal.runs.models import DeclaredSubject, Run, RunEvent
+from portal.runs.probe import ProbeError, read_version
 from portal.runs.states import State
 from portal.runs.store import LeaseLost, packing, store
 from wsnode.core.result import Subject
@@ -122,11 +123,30 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
             weights = lab.weights(run.scenario.get("split", "even"))
             if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names, weights=weights):
                 raise LeaseLost(run.pk)
+        _read_version(run)
         job = job_of(run, lab)
-    except (LabError, NoJob) as error:
+    except (LabError, NoJob, ProbeError) as error:
         _give_up(run, str(error))
         return
     Conducting(run, job, lab, lock).carry_out()
+
+
+def _read_version(run: Run) -> None:
+    """Ask a declared subject for its version, once: what is measured is to be known before a host is touched.
+
+    Raises:
+        ProbeError: it does not tell, or is no longer declared.
+        LeaseLost: the run is another conductor's.
+    """
+    if run.subject_source != "probed" or run.subject_version:
+        return
+    subject = DeclaredSubject.objects.filter(name=run.subject_name).first()
+    if subject is None:
+        raise ProbeError(f"the subject {run.subject_name} is no longer declared, so its version cannot be read")
+    version = read_version(subject.url, subject.field)
+    if not run.renew(timedelta(seconds=settings.LEASE_S), subject_version=version):
+        raise LeaseLost(run.pk)
+    RunEvent.objects.create(run=run, text=f"{subject.url} says that {subject.name} is {version}")
 
 
 def _give_up(run: Run, reason: str) -> None:
