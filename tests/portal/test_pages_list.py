@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from portal.accounts.models import User
-from portal.runs.models import Run
+from portal.runs.models import Run, Tag
 from portal.runs.states import State
 from tests.portal.factories import NOW, SMOKE, keep, make_finished, make_result, make_run, make_user
 from tests.portal.pages import Page, page
@@ -19,6 +19,9 @@ from wsnode.core.scenario import Scenario
 
 pytestmark = pytest.mark.django_db
 LIST = reverse("runs:list")
+QUERIES = 14
+"""Session and user, the page's keys and their number, its rows and their tags, what is active, the queue and its
+length, and what there is to choose from."""
 
 
 @pytest.fixture
@@ -130,7 +133,7 @@ def test_runs_are_filtered_by_scenario_and_state(browser: Client, ada: User) -> 
     nothing = page(browser.get(LIST, {"scenario": "smoke", "state": "lost"}))
     assert nothing.one(".empty p").text == "There is none with the scenario smoke and the state lost."
     chosen = page(browser.get(LIST, {"scenario": "other", "state": "active"})).all("option[selected]")
-    assert [option.attributes["value"] for option in chosen] == ["other", "active"]
+    assert [option.attributes["value"] for option in chosen] == ["other", "active", "-created"]
 
 
 def test_many_runs_come_in_pages(browser: Client, ada: User) -> None:
@@ -143,7 +146,7 @@ def test_many_runs_come_in_pages(browser: Client, ada: User) -> None:
     assert first.one(".pager a").attributes["href"] == "?state=cancelled&page=2"
     second = page(browser.get(LIST, {"state": "cancelled", "page": "2"}))
     assert len(second.all("tbody tr")) == 1
-    assert second.one(".pager a").text == "Newer"
+    assert second.one(".pager a").text == "Previous"
 
 
 def test_the_number_of_queries_does_not_grow_with_the_runs(
@@ -157,10 +160,10 @@ def test_the_number_of_queries_does_not_grow_with_the_runs(
             make_run(ada, State.QUEUED)
 
     fill(1)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(QUERIES):
         browser.get(LIST)
     fill(9)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(QUERIES):
         browser.get(LIST)
 
 
@@ -184,3 +187,79 @@ def test_of_a_long_queue_the_head_is_shown_and_the_rest_counted(browser: Client,
 
 def test_a_browser_does_not_take_the_rows_alone_for_the_page(browser: Client) -> None:
     assert "HX-Request" in browser.get(LIST)["Vary"]
+
+
+def test_a_row_says_why_the_run_was_made_and_what_it_is_marked_with(browser: Client, ada: User) -> None:
+    run = make_run(ada, State.CANCELLED, reason="is the fix enough?", starred=True)
+    run.tags.set([Tag.objects.create(name="release"), Tag.objects.create(name="kernel")])
+    name = page(browser.get(LIST)).one(f"#row-{run.pk} th")
+    assert name.one(".why").text == "kernel release is the fix enough?"
+    assert "starred" in name.whole_text
+
+
+def test_each_filter_in_force_has_a_link_that_takes_it_away(browser: Client, ada: User) -> None:
+    make_run(ada, State.CANCELLED)
+    found = page(browser.get(LIST, {"scenario": "smoke", "author": "ada", "q": "fix", "sort": "p99"}))
+    chips = {chip.text: chip.attributes["href"] for chip in found.all(".chip")}
+    assert chips == {
+        "Scenario smoke": "/runs/?author=ada&q=fix&sort=p99",
+        "By ada": "/runs/?scenario=smoke&q=fix&sort=p99",
+        "Search fix": "/runs/?scenario=smoke&author=ada&sort=p99",
+    }
+
+
+def test_a_form_without_script_ends_at_the_same_address_as_a_link(browser: Client) -> None:
+    answer = browser.get(LIST, {"scenario": "smoke", "subject": "", "q": "", "sort": "-created"})
+    assert (answer.status_code, answer["Location"]) == (302, "/runs/?scenario=smoke")
+    assert browser.get(LIST, {"scenario": "", "q": ""})["Location"] == "/runs/"
+    assert browser.get(LIST, {"scenario": "smoke"}).status_code == 200
+
+
+def test_a_column_sorts_and_turns_round_and_says_so(browser: Client, ada: User) -> None:
+    slow = make_finished(ada, load={"median_ms": 20})
+    quick = make_finished(ada, load={"median_ms": 1})
+    none = make_run(ada, State.FAILED)
+
+    def order(address: str) -> list[str]:
+        return [row.attributes["id"].removeprefix("row-") for row in page(browser.get(address)).all("tbody tr")]
+
+    head = next(th for th in page(browser.get(LIST)).all("thead th") if th.whole_text == "Response time p99")
+    assert "aria-sort" not in head.attributes
+    once = LIST + head.one("a").attributes["href"]
+    assert once == "/runs/?sort=p99"
+    assert order(once) == [quick.pk, slow.pk, none.pk]
+    head = page(browser.get(once)).one("[aria-sort]")
+    assert head.attributes["aria-sort"] == "ascending"
+    assert head.one("a").attributes["href"] == "?sort=-p99"
+    assert order("/runs/?sort=-p99") == [slow.pk, quick.pk, none.pk]
+
+
+def test_the_newest_come_first_and_the_header_turns_that_round(browser: Client, ada: User) -> None:
+    old, new = make_run(ada, State.FAILED), make_run(ada, State.FAILED, created_at=NOW + timedelta(hours=1))
+    found = page(browser.get(LIST))
+    assert found.one("[aria-sort]").attributes["aria-sort"] == "descending"
+    turned = found.one("[aria-sort] a").attributes["href"]
+    rows = page(browser.get(LIST + turned)).all("tbody tr")
+    assert [row.attributes["id"] for row in rows] == [f"row-{old.pk}", f"row-{new.pk}"]
+
+
+def test_a_viewer_is_not_offered_what_takes_an_operator(client: Client) -> None:
+    client.force_login(make_user("vera", role="viewer"))
+    found = page(client.get(LIST))
+    assert "/runs/new" not in {link.attributes["href"] for link in found.one("main").all("a")}
+    assert found.one(".empty").all("p")[-1].text == "Starting one takes an operator."
+
+
+def test_versions_are_suggested_of_the_subject_that_is_chosen(browser: Client, ada: User) -> None:
+    for n, version in enumerate(("1.0", "1.1", "1.0")):
+        make_run(
+            ada,
+            State.FAILED,
+            subject_name="echo",
+            subject_version=version,
+            created_at=NOW + timedelta(minutes=n),
+        )
+    make_run(ada, State.FAILED, subject_name="other", subject_version="9")
+    found = page(browser.get(LIST, {"subject": "echo"}))
+    assert [option.attributes["value"] for option in found.all("datalist option")] == ["1.0", "1.1"]
+    assert not page(browser.get(LIST)).all("datalist option")

@@ -42,27 +42,6 @@ on("click", "[data-copy]", async (button) => {
   }, 1500);
 });
 
-// --- runs list: two to compare; a third takes the place of the first -------------------------------------------------
-const picked = [];
-
-function showPicks(form) {
-  const boxes = [...form.querySelectorAll("input[name=run]")];
-  const ids = boxes.filter((box) => box.checked).map((box) => box.value);
-  picked.splice(0, picked.length, ...picked.filter((id) => ids.includes(id)), ...ids.filter((id) => !picked.includes(id)));
-  while (picked.length > 2) {
-    const dropped = picked.shift();
-    boxes.find((box) => box.value === dropped).checked = false;
-  }
-  form.querySelector("[type=submit]").disabled = picked.length !== 2;
-  form.querySelector("[data-pick-hint]").textContent = [
-    "Tick two finished runs to compare them.",
-    "One ticked: tick another to compare with.",
-    "Two ticked.",
-  ][picked.length];
-}
-
-on("change", "[data-picks-two] input[name=run]", (box) => showPicks(box.form));
-
 // --- forms ----------------------------------------------------------------------------------------------------------
 on("change", "[data-submits]", (field) => field.form.requestSubmit());
 
@@ -100,10 +79,7 @@ document.addEventListener("htmx:before:swap", () => {
 document.addEventListener("htmx:after:swap", () => {
   const element = log();
   if (element && logAtEnd) element.scrollTop = element.scrollHeight;
-  const form = document.querySelector("[data-picks-two]");
-  if (form) showPicks(form);
 });
 
-for (const form of document.querySelectorAll("[data-picks-two]")) showPicks(form);
 for (const element of document.querySelectorAll("[data-no-script]")) element.hidden = true;
 document.querySelector("[data-focus]")?.focus();
