@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from itertools import accumulate, chain
+from itertools import accumulate, chain, compress
 from operator import sub
 from typing import Self
 
@@ -22,6 +22,8 @@ LIMIT_NS = 1 << LIMIT_BITS
 """First value (ns) that no bucket holds: 4,398 s."""
 BUCKETS = (LIMIT_BITS - SUB_BUCKET_BITS + 1) * SUB_BUCKETS
 """Number of buckets that hold the values 0 … LIMIT_NS − 1."""
+MANY = 8
+"""From so many histograms on they are added up faster over all buckets that there could be."""
 
 
 def bucket_index(value_ns: int) -> int:
@@ -44,16 +46,30 @@ def bucket_bounds(index: int) -> tuple[int, int]:
 class Histogram:
     """Mergeable counts of durations in ns. Equality is bucket for bucket, with the exact moments."""
 
-    __slots__ = ("buckets", "count", "max_ns", "min_ns", "overflow", "sum_ns")
+    __slots__ = ("_sparse", "buckets", "count", "max_ns", "min_ns", "overflow", "sum_ns")
+
+    buckets: dict[int, int]
+    """Count by index of each bucket that holds any."""
+    _sparse: tuple[list[int], list[int]]
+    """Steps from index to index and counts, as they were read: `buckets` are made of them when somebody looks."""
 
     def __init__(self) -> None:
-        self.buckets: dict[int, int] = {}
+        self.buckets = {}
         self.count = 0
         """All recorded values, overflow included."""
         self.sum_ns = 0
         self.min_ns: int | None = None
         self.max_ns: int | None = None
         self.overflow = 0
+
+    def __getattr__(self, name: str) -> dict[int, int]:
+        if name != "buckets":
+            raise AttributeError(name)
+        # A conductor reads hundreds of histograms a second only to add them up: most never need this.
+        steps, counts = self._sparse
+        del self._sparse  # they may change from now on
+        self.buckets = buckets = dict(zip(accumulate(steps), counts, strict=True))
+        return buckets
 
     @classmethod
     def of(cls, values_ns: Iterable[int]) -> Self:
@@ -92,6 +108,9 @@ class Histogram:
                 buckets[index] = get(index, 0) + n
         else:
             buckets.update(other.buckets)
+        self._add_moments(other)
+
+    def _add_moments(self, other: Histogram) -> None:
         self.count += other.count
         self.sum_ns += other.sum_ns
         self.overflow += other.overflow
@@ -99,6 +118,14 @@ class Histogram:
             self.min_ns = other.min_ns
         if other.max_ns is not None and (self.max_ns is None or other.max_ns > self.max_ns):
             self.max_ns = other.max_ns
+
+    def _pairs(self) -> Iterable[tuple[int, int]]:
+        """Index and count of each bucket that holds any."""
+        try:
+            steps, counts = self._sparse
+        except AttributeError:
+            return self.buckets.items()
+        return zip(accumulate(steps), counts, strict=True)
 
     def since(self, earlier: Histogram) -> Histogram:
         """What a cumulative histogram gained after an earlier state of itself.
@@ -187,25 +214,25 @@ class Histogram:
         if not isinstance(data, dict) or data.keys() != _WIRE_KEYS:
             got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"histogram: expected an object of {', '.join(sorted(_WIRE_KEYS))}, got {got}")
-        histogram = cls()
+        histogram = cls.__new__(cls)
         histogram.count, histogram.sum_ns = _natural(data["count"]), _natural(data["sum"])
         histogram.overflow = _natural(data["overflow"])
         histogram.min_ns = None if data["min"] is None else _natural(data["min"])
         histogram.max_ns = None if data["max"] is None else _natural(data["max"])
-        histogram.buckets = _read_buckets(data["buckets"])
-        if sum(histogram.buckets.values()) + histogram.overflow != histogram.count:
+        histogram._sparse = steps, counts = _read_buckets(data["buckets"])
+        if sum(counts) + histogram.overflow != histogram.count:
             raise ValueError("histogram: bucket counts do not add up to the count")
-        histogram._check_moments()
+        histogram._check_moments((steps[0], sum(steps)) if steps else (None, None))
         return histogram
 
-    def _check_moments(self) -> None:
-        """Minimum and maximum lie in the outermost buckets (which ascend), the sum between count times each."""
+    def _check_moments(self, ends: tuple[int | None, int | None]) -> None:
+        """Minimum and maximum lie in the outermost buckets, the sum between count times each."""
         low, high = self.min_ns, self.max_ns
         if low is None or high is None:
             if self.count or self.sum_ns or low is not high:
                 raise ValueError("histogram: minimum and maximum belong to a count above 0")
             return
-        first, last = next(iter(self.buckets), None), next(reversed(self.buckets), None)
+        first, last = ends
         if (
             (None if low >= LIMIT_NS else bucket_index(low)) != first
             or (high < LIMIT_NS if self.overflow else high >= LIMIT_NS or bucket_index(high) != last)
@@ -216,7 +243,7 @@ class Histogram:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in _FACTS)
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
@@ -224,24 +251,60 @@ class Histogram:
         return f"<Histogram count={self.count} min_ns={self.min_ns} max_ns={self.max_ns}>"
 
 
+class Pool:
+    """Histograms being added up: each is looked at once, and need not be kept."""
+
+    def __init__(self) -> None:
+        self._sum = Histogram()
+        self._parts = 0
+        self._cells: list[int] = []
+        """A cell for each bucket that there could be, once that is faster than what a dict does."""
+
+    def add(self, part: Histogram) -> None:
+        """One more."""
+        self._parts += 1
+        if self._parts < MANY:
+            self._sum.add(part)
+            return
+        if self._parts == MANY:
+            self._cells = [0] * BUCKETS
+            self._scatter(self._sum)
+        self._scatter(part)
+        self._sum._add_moments(part)
+
+    def total(self) -> Histogram:
+        """All of them as one: the same as having recorded all their values in it."""
+        if self._cells:
+            cells = self._cells
+            self._sum.buckets = dict(zip(compress(range(BUCKETS), cells), filter(None, cells), strict=True))
+        return self._sum
+
+    def _scatter(self, part: Histogram) -> None:
+        cells = self._cells
+        for index, n in part._pairs():
+            cells[index] += n
+
+
+_FACTS = ("buckets", "count", "max_ns", "min_ns", "overflow", "sum_ns")
 _WIRE_KEYS = frozenset(Histogram().to_wire())
 
 
-def _read_buckets(flat: object) -> dict[int, int]:
+def _read_buckets(flat: object) -> tuple[list[int], list[int]]:
+    """Steps and counts."""
     # A conductor reads hundreds of thousands of buckets a second: each step here is one pass in C.
     if not isinstance(flat, list) or len(flat) % 2:
         raise ValueError("histogram: buckets must be a list of pairs")
     if set(map(type, flat)) - {int}:
         raise ValueError("histogram: a bucket that is not of whole numbers")
-    if not flat:
-        return {}
     steps, counts = flat[::2], flat[1::2]
-    buckets = dict(zip(accumulate(steps), counts, strict=True))
-    if steps[0] < 0 or min(steps[1:], default=1) < 1 or next(reversed(buckets)) >= BUCKETS:
+    if not flat:
+        return steps, counts
+    # Only the first may be 0: an index; all others are steps.
+    if steps[0] < 0 or (min(steps) < 1 and min(steps[1:], default=1) < 1) or sum(steps) >= BUCKETS:
         raise ValueError(f"histogram: buckets must ascend from 0 to {BUCKETS - 1}")
     if min(counts) < 1:
         raise ValueError(f"histogram: a bucket with count {min(counts)}")
-    return buckets
+    return steps, counts
 
 
 def _natural(value: object) -> int:

@@ -6,56 +6,60 @@ of two seconds. Percentiles come from merged counts, never from averages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
-from wsnode.core.histogram import Histogram
-from wsnode.core.protocol import HISTOGRAMS, Counters, HostSecond, Second
+from wsnode.core.histogram import Pool
+from wsnode.core.protocol import HISTOGRAMS, Counters, ErrorKind, HostSecond, Second, UnsentReason
 
 K = TypeVar("K", bound=str)
 
 
-def add_counts(parts: Iterable[dict[K, int]]) -> dict[K, int]:
-    """Sum per key, keys in order of name."""
-    total: dict[K, int] = {}
-    for part in parts:
-        for key, n in part.items():
-            total[key] = total.get(key, 0) + n
-    return dict(sorted(total.items()))
-
-
-def merge(parts: Sequence[Second]) -> Second:
+def merge(parts: Iterable[Second]) -> Second:
     """The same second of several workers or hosts as one. O(parts × non-empty buckets).
+
+    Each part is looked at once and not kept, so that those of many hosts need not be there all at the same time.
 
     Raises:
         ValueError: there are none, or they are of different seconds.
     """
-    seconds = {part.second for part in parts}
+    seconds: set[int] = set()
+    counters = dict.fromkeys(Counters.model_fields, 0)
+    errors: dict[ErrorKind, int] = {}
+    unsent: dict[UnsentReason, int] = {}
+    pools: dict[str, Pool] = {}
+    cpu: list[float] = []
+    steal_s = throttled_s = core_s = 0.0
+    for part in parts:
+        seconds.add(part.second)
+        for name, n in part.counters:
+            counters[name] += n
+        _count(errors, part.errors)
+        _count(unsent, part.unsent)
+        for name, histogram in part.histograms.items():
+            if name not in pools:
+                pools[name] = Pool()
+            pools[name].add(histogram)
+        cpu += part.host.worker_cpu_s
+        steal_s += part.host.steal_s
+        throttled_s += part.host.throttled_s
+        core_s += part.host.core_s
     if len(seconds) != 1:
         raise ValueError(f"expected parts of one second, got {sorted(seconds)}")
-    histograms: dict[str, Histogram] = {}
-    for name in HISTOGRAMS:
-        merged = Histogram()
-        for part in parts:
-            if (histogram := part.histograms.get(name)) is not None:
-                merged.add(histogram)
-        if merged.count:
-            histograms[name] = merged
+    totals = {name: pools[name].total() for name in HISTOGRAMS if name in pools}
     return Second(
         second=seconds.pop(),
-        counters=Counters(
-            **{name: sum(getattr(part.counters, name) for part in parts) for name in Counters.model_fields}
-        ),
-        errors=add_counts(part.errors for part in parts),
-        unsent=add_counts(part.unsent for part in parts),
-        histograms=histograms,
-        host=HostSecond(
-            worker_cpu_s=tuple(cpu for part in parts for cpu in part.host.worker_cpu_s),
-            steal_s=sum(part.host.steal_s for part in parts),
-            throttled_s=sum(part.host.throttled_s for part in parts),
-            core_s=sum(part.host.core_s for part in parts),
-        ),
+        counters=Counters(**counters),
+        errors=dict(sorted(errors.items())),
+        unsent=dict(sorted(unsent.items())),
+        histograms={name: total for name, total in totals.items() if total.count},
+        host=HostSecond(worker_cpu_s=tuple(cpu), steal_s=steal_s, throttled_s=throttled_s, core_s=core_s),
     )
+
+
+def _count(total: dict[K, int], part: dict[K, int]) -> None:
+    for key, n in part.items():
+        total[key] = total.get(key, 0) + n
 
 
 def since(later: Second, earlier: Second | None) -> Second:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsnode.core.histogram import BUCKETS, LIMIT_NS, Histogram, bucket_bounds, bucket_index, nearest_rank
+from wsnode.core.histogram import BUCKETS, LIMIT_NS, MANY, Histogram, Pool, bucket_bounds, bucket_index, nearest_rank
 
 values = st.one_of(
     st.integers(0, 600),
@@ -71,6 +71,29 @@ def test_merging_is_associative_and_commutative_and_equals_the_pooled_histogram(
     assert pooled.count == len(a + b + c)
     assert pooled.sum_ns == sum(a + b + c)
     assert (pooled.min_ns, pooled.max_ns) == (min(a + b + c, default=None), max(a + b + c, default=None))
+
+
+@given(st.lists(samples, max_size=2 * MANY))
+def test_a_pool_of_however_many_is_the_pooled_histogram_and_leaves_its_parts_alone(parts: list[list[int]]) -> None:
+    own = [Histogram.of(part) for part in parts]
+    read = [Histogram.from_wire(json.loads(json.dumps(part.to_wire()))) for part in own]
+    for histograms in (own, read):
+        pool = Pool()
+        for histogram in histograms:
+            pool.add(histogram)
+        assert pool.total() == Histogram.of([value for part in parts for value in part])
+    assert own == read == [Histogram.of(part) for part in parts]
+
+
+@given(samples, samples)
+def test_one_that_was_read_can_be_recorded_into(a: list[int], b: list[int]) -> None:
+    histogram = Histogram.from_wire(Histogram.of(a).to_wire())
+    for value in b:
+        histogram.record(value)
+    pool = Pool()
+    for _ in range(MANY):
+        pool.add(histogram)
+    assert pool.total() == Histogram.of((a + b) * MANY)
 
 
 def test_merging_leaves_the_merged_one_as_it_was() -> None:

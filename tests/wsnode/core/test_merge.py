@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wsnode.core.runs import second
-from wsnode.core.merge import add_counts, broken_identities, merge, since
+from wsnode.core.merge import broken_identities, merge, since
 from wsnode.core.protocol import HISTOGRAMS, Counters, ErrorKind, Second, UnsentReason
 
 counts = st.integers(0, 1000)
@@ -174,7 +174,9 @@ def test_different_seconds_and_nothing_are_not_merged() -> None:
 
 
 def test_counts_add_up_by_key_in_order_of_name() -> None:
-    assert list(add_counts([{"b": 1}, {"a": 2, "b": 3}, {}]).items()) == [("a", 2), ("b", 4)]
+    parts = [{"reset": 1}, {"connect_failed": 2, "reset": 3}, {}]
+    merged = merge([Second(second=1, counters=Counters(), errors=errors) for errors in parts])
+    assert list(merged.errors.items()) == [("connect_failed", 2), ("reset", 4)]
 
 
 HEALTHY = {
