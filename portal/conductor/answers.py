@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from portal.conductor.channel import BadAgent
-from wsnode.core.protocol import LoadState
+from wsnode.core.protocol import LoadState, Remains
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -26,6 +26,7 @@ class Examined(BaseModel):
     fit: bool
     findings: list[FindingLine]
     environment: dict[str, Any]
+    remains: Remains | None = None
 
 
 class Prepared(BaseModel):

@@ -18,7 +18,8 @@ from portal.conductor.channel import BadAgent, Refused
 from portal.conductor.clock import NS, ConductorClock
 from portal.conductor.follow import CutShort, Following
 from portal.conductor.host import FIRST_PATIENCE_S, PATIENCE_S, Host, Lost, Superseded
-from portal.conductor.job import Control, Event, Job, Outcome, Said, Staged
+from portal.conductor.job import Control, Event, Job, Outcome, Said, Staged, Waiting
+from portal.conductor.ready import Unsettled, settle
 from portal.conductor.transport import TRANSPORTS, Transport
 from wsnode.core import protocol
 
@@ -168,8 +169,41 @@ class Run:
 
         await self._on_all(self.hosts, look)
         self._check_distinct()
+        await self._make_ready()
         # What is only observed is looked at again at the end.
         await asyncio.gather(*(host.leave() for host in self._observed))
+
+    async def _make_ready(self) -> None:
+        """Every host is fit: bring them into the state from which this run is to begin."""
+        hook, settle_s = self._job.hook, self._job.scenario.settle_s
+
+        async def ask(host: Host) -> None:
+            assert hook is not None
+            done = await host.hook(hook)
+            told = f"{host.name}: {hook} is done, in {done.took_s:.1f} s"
+            if done.server_after is not None and done.server_after != done.server_before:
+                told += f"; another start of the server answers (start id {done.server_after})"
+            self._say(f"{told}: {done.words}" if done.words else told, "info")
+
+        async def look_again(host: Host) -> None:
+            host.clock_begin = await host.read_clock(FIRST_PATIENCE_S)
+            host.environment_begin = (await host.examine(FIRST_PATIENCE_S)).environment
+
+        if hook is not None:
+            servers = [host for host in self.hosts if host.place.role == "server"]
+            if not servers:
+                raise Failed(f"nobody to ask for {hook}: no server's host takes part")
+            self._emit(Waiting(f"waits for {_names(servers)}: {hook}"))
+            await self._on_all(servers, ask, "before the run: ")
+            await self._on_all(self.hosts, look_again)
+        port = next((host.place.port for host in self.hosts if host.place.port is not None), None)
+        try:
+            waited_s = await settle(self.hosts, settle_s, port, lambda words: self._emit(Waiting(words)), self._on_all)
+        except Unsettled as error:
+            raise Failed(str(error)) from error
+        if waited_s:
+            self._say(f"settled after {waited_s:.1f} s", "info")
+            await self._on_all(self.hosts, look_again)
 
     async def _prepare(self, hosts: Sequence[Host]) -> None:
         async def prepare(host: Host) -> None:

@@ -115,7 +115,7 @@ class Following:
         """Merge and emit what all hosts have. O(hosts × non-empty buckets) a second."""
         while (number := self._merged + 1) <= min((len(host.lines) for host in self._hosts), default=0):
             if number >= self._from_second:
-                self._emit(Counted(merge([_decoded(host, number) for host in self._hosts])))
+                self._emit(Counted(merge(_decoded(host, number) for host in self._hosts)))
             self._merged = number  # before anybody else's turn: several may be at this at once
             await asyncio.sleep(0)  # a long backlog must not keep the channels from being read
 

@@ -13,7 +13,7 @@ from portal.conductor.job import ClockReading, HostOutcome, Job, JobHost
 from portal.conductor.lines import Lines, number_of
 from portal.conductor.transport import Transport, Unreachable
 from wsnode.core import protocol
-from wsnode.core.protocol import Ended, Hello, HostResult, Live, ProtocolError
+from wsnode.core.protocol import HOOK_PATIENCE_S, Ended, Hello, HookDone, HostResult, Live, ProtocolError, Remains
 from wsnode.core.summary import HostRun
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
@@ -28,6 +28,8 @@ ANSWER_S = 10.0
 EXAMINE_S = 20.0
 PREPARE_S = 60.0
 STOP_S = 30.0
+HOOK_S = HOOK_PATIENCE_S + 60.0
+"""With the time that a restarted server may take to answer again."""
 START_APART_S = 0.05
 """So far from the moment that was asked for, beyond the bound of its clock, may a host say that its load starts."""
 
@@ -72,6 +74,8 @@ class Host:
         self.clock_end: ClockReading | None = None
         self.environment_begin: dict[str, Any] = {}
         self.environment_end: dict[str, Any] = {}
+        self.remains: Remains | None = None
+        """Of earlier runs, at the last look; None where nobody has looked for it."""
         self.hello: Hello | None = None
         self.start_at_ns: int | None = None
         """Origin in force on the host's own clock (ns since the epoch)."""
@@ -196,9 +200,16 @@ class Host:
         return loads
 
     async def examine(self, patience_s: float = PATIENCE_S) -> Examined:
-        """Whether it is fit for its part, and what it is like."""
+        """Whether it is fit for its part, and what it is like; what is left of earlier runs is kept in `remains`."""
         plan = self.place.plan if self.loads else None
-        return read(Examined, await self.ask(protocol.Preflight, EXAMINE_S, patience_s, plan=plan))
+        asked = await self.ask(protocol.Preflight, EXAMINE_S, patience_s, plan=plan, port=self.place.port)
+        examined = read(Examined, asked)
+        self.remains = examined.remains
+        return examined
+
+    async def hook(self, name: str) -> HookDone:
+        """Have done what is set up there under this name: once for a run, however often its agent is asked."""
+        return read(HookDone, await self.ask(protocol.Hook, HOOK_S, name=name))
 
     async def prepare(self) -> Prepared:
         """Its workers, ready."""

@@ -41,6 +41,8 @@ class JobHost:
     """None for a server: it is observed only."""
     login: SshLogin | None = None
     """For the transport `ssh`."""
+    port: int | None = None
+    """Of the aimed server: connections of earlier runs there are looked for. None: they are not."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Job:
     """The origin on the first conductor's wall clock, once it was set."""
     from_second: int = 1
     """First merged second not yet stored."""
+    hook: str | None = None
+    """What the server's host is asked to have done before the load, by name."""
+    notes: Sequence[str] = ()
+    """What a reader of the result must know of where it aims."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,13 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What the run waits for now, for whoever looks at it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Counted:
     """One merged second over all load generators, cumulative and final."""
 
@@ -90,7 +103,7 @@ class Seen:
     live: Live
 
 
-Event = Staged | Said | Counted | Seen
+Event = Staged | Said | Waiting | Counted | Seen
 
 
 @dataclass(frozen=True)

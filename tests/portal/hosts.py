@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from portal.conductor import channel, conduct, follow, host
-from portal.conductor.job import Control, Counted, Event, Job, JobHost, Outcome, Said, Seen, Staged
+from portal.conductor import channel, conduct, follow, host, ready
+from portal.conductor.job import Control, Counted, Event, Job, JobHost, Outcome, Said, Seen, Staged, Waiting
 from portal.conductor.transport import LineTooLong, Pipe, Unreachable
 from tests.wsnode.agents import Local, ScriptedLoad, eventually, short_folder
 from wsnode.core.protocol import MAX_LINE_BYTES
 from wsnode.core.scenario import Plan, Scenario
 
-E = TypeVar("E", Counted, Said, Seen, Staged)
+E = TypeVar("E", Counted, Said, Seen, Staged, Waiting)
 
 FIELDS: dict[str, Any] = {
     "name": "scripted",
@@ -148,13 +148,16 @@ class Lab:
     def job(self, epoch: int = 1, **fields: Any) -> Job:
         """Fields of Job, or of the scenario."""
         of_job = {
-            name: fields.pop(name) for name in ("stage", "start_at_ns", "from_second", "run_id") if name in fields
+            name: fields.pop(name)
+            for name in ("stage", "start_at_ns", "from_second", "run_id", "hook")
+            if name in fields
         }
+        port = fields.pop("port", None)
         scenario = Scenario(**{**FIELDS, **fields})
-        plans = Plan.divide(scenario, "ws://127.0.0.1:9/echo", len(self.names))
-        places = [JobHost("server", "server", "local", self.agents["server"].socket, None)]
+        plans = Plan.divide(scenario, f"ws://127.0.0.1:{port or 9}/echo", len(self.names))
+        places = [JobHost("server", "server", "local", self.agents["server"].socket, None, port=port)]
         places += [
-            JobHost(name, "load_generator", "local", self.agents[name].socket, plan)
+            JobHost(name, "load_generator", "local", self.agents[name].socket, plan, port=port)
             for name, plan in zip(self.names, plans, strict=True)
         ]
         return Job(**{"run_id": "r-abc", "epoch": epoch, "scenario": scenario, "hosts": places, **of_job})
@@ -201,6 +204,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "PATIENCE_S", 1.0)
     monkeypatch.setattr(host, "BACKOFF_S", (0.02, 0.05, 0.1))
     monkeypatch.setattr(channel, "PULSE_S", 0.1)
+    monkeypatch.setattr(ready, "LOOK_S", 0.05)
     monkeypatch.setattr(follow, "LOOK_S", 0.02)
 
 

@@ -25,7 +25,7 @@ from portal.runs import conducting, line, store, tasks
 from portal.runs.environment import HostReading, environment_digest
 from portal.runs.models import Archive, Environment, EvidenceRow, Run, RunEvent, RunSecond, Summary
 from portal.runs.states import State
-from tests.portal.factories import make_run, make_user
+from tests.portal.factories import SMOKE, make_run, make_user
 from tests.portal.standin import START_NS, StandIn, conductor, live, outcome, runs_of, until, whole
 from wsnode.core.merge import merge
 
@@ -325,7 +325,7 @@ def test_a_conductor_that_never_comes_back_is_left(
         left.set()
         return outcome(job)
 
-    monkeypatch.setattr(conducting, "GRACE_S", -16.5)
+    monkeypatch.setattr(conducting, "GRACE_S", -16.5 - SMOKE.settle_s)
     conductor.script = script
     run = make_run(user)
     line.conduct_run(run.pk)
