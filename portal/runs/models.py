@@ -112,6 +112,10 @@ class Run(models.Model):
     scenario_version = models.ForeignKey(ScenarioVersion, models.SET_NULL, null=True, blank=True, related_name="runs")
     """The version that it is; None where fields were set differently for this run."""
     accept_partial = models.BooleanField(default=False)
+    target = models.CharField(max_length=70, blank=True)
+    """A target of the lab's, with a port of it or without; empty: the lab's own server."""
+    aim = models.JSONField(null=True, blank=True)
+    """Where it went, a `portal.labs.aim.Aim`; set when first claimed."""
     subject_name = models.CharField(max_length=200, blank=True)
     subject_version = models.CharField(max_length=200, blank=True)
     subject_source = models.CharField(max_length=6, blank=True, choices=[(s, s) for s in ("given", "probed", "own")])
