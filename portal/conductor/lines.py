@@ -120,7 +120,7 @@ def number_of(line: bytes) -> int:
 
 
 def _parts(line: bytes) -> tuple[int, int]:
-    """Where a line's histograms begin and end. Not to be told apart in a line of another make than wsnode's own: none."""
+    """Where a line's histograms begin and end; (0, 0) where that is not to be told without decoding it."""
     begin, end = line.find(_HISTOGRAMS), line.rfind(_HOST)
     return (begin, end) if 0 <= begin < end and line.count(_HISTOGRAMS) == line.count(_HOST) == 1 else (0, 0)
 

@@ -176,7 +176,7 @@ def _bound(host: HostOutcome) -> float | None:
 def _host_row(host: HostOutcome) -> Host:
     counters = None
     if host.run is not None and host.run.total is not None:
-        peak = max((line.counters.connections_open for line in host.run.series), default=None)
+        peak = max((line.counters.connections_open for line in host.run.counted), default=None)
         counters = run_counters(host.run.total, peak)
     return Host(
         name=host.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import random
 import subprocess
@@ -106,6 +107,25 @@ def test_lines_are_kept_as_they_came_and_read_like_a_list() -> None:
     for index in (5, -6):
         with pytest.raises(IndexError):
             lines[index]
+
+
+def test_lines_are_read_without_their_histograms_too_whatever_order_they_came_in() -> None:
+    lines = Lines()
+    whole = [second(number) for number in range(1, 4)]
+    odd = json.loads(encode(whole[1]))
+    odd["host"] = odd.pop("host")
+    odd["histograms"] = odd.pop("histograms")
+    raws = [encode(whole[0]), json.dumps(odd).encode(), encode(whole[2])]
+    for raw in raws:
+        lines.append(raw)
+    assert [lines.raw(number) for number in (1, 2, 3)] == raws
+    assert list(lines) == whole
+    assert list(lines.bare) == [line.model_copy(update={"histograms": {}}) for line in whole]
+    assert b'"histograms"' not in lines.raw_bare(1)
+    assert lines.bare[-1].counters == whole[2].counters
+    assert lines.bare[1:] == [lines.bare[1], lines.bare[2]]
+    with pytest.raises(IndexError):
+        lines.bare[3]
 
 
 def test_lines_leave_no_file_and_no_descriptor_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,10 +208,10 @@ def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
     for host in hosts:
         opens, closes = summary.window or (0, len(host.series))
         # Only this part of each line: all lines of a long run at once would take gigabytes.
-        lines = [host.series[second].host for second in range(opens, min(closes, len(host.series)))]
+        lines = [host.counted[second].host for second in range(opens, min(closes, len(host.series)))]
         if not lines:
             continue
-        before = host.series[opens - 1].host if opens else None
+        before = host.counted[opens - 1].host if opens else None
         share = _over(lines, before, WORKER_CPU_SUSPECT)
         graver = _over(lines, before, WORKER_CPU_INVALID)
         if graver > WORKER_CPU_SECONDS:

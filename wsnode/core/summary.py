@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,12 +16,26 @@ from wsnode.core.scenario import Scenario
 _MISSING = {"scheduler_lag": "without a turn", "write_wait": "not sent", "handshake": "not opened"}
 
 
+class Series(Sequence[Second]):
+    """Lines that can be read without their histograms, which are most of what a line takes."""
+
+    @property
+    @abstractmethod
+    def bare(self) -> Sequence[Second]:
+        """The same lines, their histograms empty."""
+
+
 class HostRun(NamedTuple):
     """One load generator's part: its lines 1 … n and its result."""
 
     name: str
     series: Sequence[Second]
     result: HostResult
+
+    @property
+    def counted(self) -> Sequence[Second]:
+        """The lines as far as counts and the machine go: nobody may look at their histograms."""
+        return self.series.bare if isinstance(self.series, Series) else self.series
 
     @property
     def total(self) -> Second | None:
@@ -145,19 +160,19 @@ def summarise(scenario: Scenario, hosts: Sequence[HostRun]) -> Summary | None:
     cut short has its window end at the last second that all hosts have; with less than one second of window left it
     has none.
     """
-    counted = [(host.series, total) for host in hosts if (total := host.total) is not None]
-    if not counted:
+    counting = [(host, total) for host in hosts if (total := host.total) is not None]
+    if not counting:
         return None
-    last = max(total.second for _, total in counted)
-    total = merge.merge([total.model_copy(update={"second": last}) for _, total in counted])
-    common = min(len(lines) for lines, _ in counted)
+    last = max(total.second for _, total in counting)
+    total = merge.merge(total.model_copy(update={"second": last}) for _, total in counting)
+    common = min(len(host.series) for host, _ in counting)
+    bare = [host.counted for host, _ in counting]
 
     def merged(second: int) -> Second:
-        return merge.merge([lines[second] for lines, _ in counted])
+        return merge.merge(host.series[second] for host, _ in counting)
 
     series = [
-        merge.merge([lines[second].model_copy(update={"histograms": {}}) for lines, _ in counted])
-        for second in range(common)
+        merge.merge(lines[second].model_copy(update={"histograms": {}}) for lines in bare) for second in range(common)
     ]
     opens, closes = scenario.window_open_s, min(scenario.duration_s, common)
     window = (opens, closes) if closes > opens else None
