@@ -26,6 +26,8 @@ class User(AbstractUser):
     """A person, or a machine that has tokens only. Never deleted, since runs and the audit log name them."""
 
     role = models.CharField(max_length=8, choices=Role.choices, default=Role.VIEWER)
+    must_change_password = models.BooleanField(default=False)
+    """Signed in with a password that somebody else knows: every page leads to the change of it."""
     came_with: ApiToken | None = None
     """On the user of a request: the token that it carried."""
 

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import TextChoices
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
 
 log = logging.getLogger("portal.accounts")
 
@@ -92,17 +93,22 @@ class RuleMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, view: Callable[..., HttpResponse], *_: Any) -> None:
-        """Let it through, or not.
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., HttpResponse], *_: Any
+    ) -> HttpResponseRedirect | None:
+        """Let it through, or lead to the change of a password that somebody else knows.
 
         Raises:
             PermissionDenied: with the reason.
         """
         if hasattr(view, "rules"):
-            return
+            return None
         rule: Rule | None = getattr(view, "rule", None)
         if rule is None:
             log.error("%s has no rule: put one of portal.accounts.roles on its view", request.path)
         role = request.user.standing if request.user.is_authenticated else None
         if reason := refusal(rule, request.method, role):
             raise PermissionDenied(reason)
+        if request.user.is_authenticated and request.user.must_change_password and rule not in (own, anyone):
+            return redirect("account:home")
+        return None
