@@ -16,6 +16,8 @@ urlpatterns = [
     path("scenarios/", include("portal.runs.scenario_urls")),
     path("schedules/", include("portal.schedules.urls")),
     path("lab/", lab, name="lab"),
+    path("team/", include("portal.accounts.team_urls")),
+    path("account/", include("portal.accounts.account_urls")),
     path("accounts/login/", roles.anyone(Login.as_view()), name="login"),
     path("accounts/logout/", roles.own(auth.LogoutView.as_view()), name="logout"),
     path("api/v1/", api_urls()),
