@@ -1,204 +1,193 @@
-"""Two runs side by side: what differs in what was measured, and by how much each figure does.
+"""Runs or groups of runs against a baseline: what differs in what was measured, by how much, and whether that is noise.
 
-Nothing here claims significance: with one run on each side the noise between runs is unknown. A direction only says on
-which side of the other a value lies, by its metric's definition.
+The verdict is that of one figure, the primary metric of the baseline's scenario. At most `LEVEL` of comparisons of
+equal runs end in *better* or *worse*; all other figures together raise as few false alarms again.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
-from portal.runs.environment import part
-from portal.runs.figures import NONE, figure, percentile
-from wsnode.core.result import DEFINITIONS, Definition, Result
+from portal.runs.contrast import Contrast, Sample, Word, as_family, contrast
+from portal.runs.environment import run_differences
+from portal.runs.figures import NONE
+from portal.runs.measures import Kind, Measure, compared, measure
+from portal.runs.noise import Noise, noise_of
+from portal.runs.sides import Member, Side, kind_of, load_of
+from portal.runs.telling import sentence
 
-RESOLUTION = 1 / 128
-"""Two percentiles closer than this share may lie in one bucket of the histogram."""
-
-LATENCY_STATISTICS = {
-    "response_time": ("p50", "p90", "p95", "p99", "p999", "mean", "max"),
-    "service_time": ("p50", "p99"),
-    "write_wait": ("p50", "p99"),
-    "scheduler_lag": ("p50", "p99"),
-    "handshake": ("p50", "p95", "p99"),
-}
-"""What of each latency is compared, in order."""
-
-_LEVEL = re.compile(r"^(suspect|invalid): ")
-
-Direction = Literal["better", "worse", "same", "higher", "lower", "no value"]
+MOST_SIDES = 5
 Part = Literal["subject", "scenario", "environment"]
 
 
-class Difference(NamedTuple):
-    """One line in which the two runs were not alike."""
+class Line(NamedTuple):
+    """One line in which a contender is not like the base."""
 
     part: Part
     what: str
     base: str
     contender: str
+    hosts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Such as `kernel 6.8.0-45 → 6.8.0-51 (server)`."""
+        where = f" ({', '.join(self.hosts)})" if self.hosts else ""
+        return f"{self.what} {self.base} → {self.contender}{where}"
+
+
+class Contender(NamedTuple):
+    """A side against the base."""
+
+    side: Side
+    lines: list[Line]
+    word: Word
+    """The verdict: the primary metric's."""
+    sentence: str
+    primary: Contrast
+    cautions: list[str]
+    noise: Noise
+
+    def of(self, part: Part) -> list[Line]:
+        """The lines of one part."""
+        return [line for line in self.lines if line.part == part]
 
 
 class Row(NamedTuple):
-    """One figure of both runs, in `unit`."""
+    """One figure of all sides."""
 
-    key: str
-    group: str
-    title: str
-    definition: Definition
-    base: float | None
-    contender: float | None
-    base_null: str | None
-    """Why `base` has no value."""
-    contender_null: str | None
-    direction: Direction
-
-    @property
-    def unit(self) -> str:
-        """Of both values."""
-        return self.definition.unit
-
-    @property
-    def delta(self) -> float | None:
-        """Contender minus base."""
-        return None if self.base is None or self.contender is None else self.contender - self.base
-
-    @property
-    def change(self) -> float | None:
-        """The delta as a share of the base; None where that is 0 or has no value."""
-        return self.delta / self.base if self.delta is not None and self.base else None
+    measure: Measure
+    kind: Literal["primary"] | Kind
+    base: Sample
+    cells: list[Contrast]
+    """Of each contender, in order."""
 
 
 class Comparison(NamedTuple):
-    """A contender against its base."""
+    """One to four contenders against a base."""
 
-    differences: list[Difference]
+    base: Side
+    contenders: list[Contender]
     rows: list[Row]
     cautions: list[str]
-    """What forbids, or weakens, a conclusion."""
+    """Of the base."""
 
-    def of(self, part: Part) -> list[Difference]:
-        """The differences of one part."""
-        return [difference for difference in self.differences if difference.part == part]
+    @property
+    def sides(self) -> list[Side]:
+        """All, the base first."""
+        return [self.base, *(contender.side for contender in self.contenders)]
+
+    @property
+    def primary(self) -> Row:
+        """The row that carries the verdict."""
+        return self.rows[0]
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 1 where a contender is worse (or different, where neither is better), 3 where nothing can be
+        said of one, else 0."""
+        words = {contender.word for contender in self.contenders}
+        if words & {"worse", "higher", "lower"}:
+            return 1
+        return 0 if words <= {"better", "not distinguishable"} else 3
 
 
-Environments = Mapping[str, Mapping[str, Any]]
-"""By host: what was found there when the run began."""
+def compare(sides: Sequence[Side], earlier: Sequence[Member]) -> Comparison:
+    """Hold sides against the first. `earlier`: valid runs of the base's scenario name and environment.
 
-
-def compare(
-    base: Result, contender: Result, base_environment: Environments, contender_environment: Environments
-) -> Comparison:
-    """Put a contender beside its base."""
-    differences = [
-        *_differ("subject", _subject(base), _subject(contender)),
-        *_differ("scenario", _scenario(base), _scenario(contender)),
-        *_differ("environment", _environment(base_environment), _environment(contender_environment)),
-    ]
-    return Comparison(differences, rows(base, contender), list(_cautions(base, contender, differences)))
-
-
-def rows(base: Result, contender: Result) -> list[Row]:
-    """Every figure that is compared, the ones that carry most first."""
-    found = []
-    for name, definition in DEFINITIONS.items():
-        family, _, metric = name.partition(".")
-        if family != "latency_s":
-            found.append(_row(name, "Load and errors", definition.title, (base, contender)))
-            continue
-        found += [
-            _row(f"{name}.{statistic}", definition.title, percentile(statistic), (base, contender))
-            for statistic in LATENCY_STATISTICS.get(metric, ())
+    Raises:
+        ValueError: fewer than two sides, or more than `MOST_SIDES`.
+    """
+    if not 2 <= len(sides) <= MOST_SIDES:
+        raise ValueError(f"{len(sides)} sides: expected 2 to {MOST_SIDES}")
+    base, others = sides[0], sides[1:]
+    primary = measure(base.scenario.effective_primary_metric)
+    measures = compared(primary.key)
+    contenders: list[Contender] = []
+    columns: list[list[Contrast]] = []
+    for side in others:
+        noise = noise_of(base, side, earlier)
+        first = _contrast(primary, base, side, noise, power=True)
+        rest = [_contrast(one, base, side, noise) for one, _ in measures]
+        kinds = _kinds(base, side)
+        believed = bool(base.counted and side.counted)
+        if kinds or not believed:
+            first, rest = (_silenced(first), [_silenced(one) for one in rest])
+        judged = [i for i, (_, kind) in enumerate(measures) if kind == "secondary"]
+        for i, one in zip(judged, as_family(first, [rest[i] for i in judged]), strict=True):
+            rest[i] = one
+        rest = [
+            one
+            if kind == "secondary" or one.word in ("no value", "not comparable")
+            else one._replace(word="not judged")
+            for one, (_, kind) in zip(rest, measures, strict=True)
         ]
-    # Response time first, then load and errors, then what explains them.
-    order = {"Response time": 0, "Load and errors": 1}
-    return sorted(found, key=lambda row: order.get(row.group, 2))
-
-
-def direction(base: float | None, contender: float | None, definition: Definition, *, estimate: bool) -> Direction:
-    """On which side of the base the contender lies. `estimate`: the values come from a histogram's buckets."""
-    if base is None or contender is None:
-        return "no value"
-    near = estimate and abs(contender - base) <= RESOLUTION * max(base, contender)
-    if near or base == contender or figure(base, definition.unit) == figure(contender, definition.unit):
-        return "same"
-    if definition.better is None:
-        return "higher" if contender > base else "lower"
-    return "better" if (contender > base) == (definition.better == "higher") else "worse"
-
-
-def _row(key: str, group: str, title: str, results: tuple[Result, Result]) -> Row:
-    definition = DEFINITIONS.get(key) or DEFINITIONS[key.rpartition(".")[0]]
-    values = [value_of(result, key) for result in results]
-    nulls = [
-        None if value is not None else result.nulls.get(key, "not measured")
-        for result, value in zip(results, values, strict=True)
+        columns.append([first, *rest])
+        contenders.append(
+            Contender(
+                side,
+                lines(base, side),
+                first.word,
+                sentence(first, base, noise, kinds),
+                first,
+                [*side.cautions(), *_unlike(base, side, kinds)],
+                noise,
+            )
+        )
+    kinds_of_rows: list[tuple[Measure, Literal["primary"] | Kind]] = [(primary, "primary"), *measures]
+    rows = [
+        Row(one, kind, base.sample(one), [column[i] for column in columns])
+        for i, (one, kind) in enumerate(kinds_of_rows)
     ]
-    return Row(
-        key=key,
-        group=group,
-        title=title,
-        definition=definition,
-        base=values[0],
-        contender=values[1],
-        base_null=nulls[0],
-        contender_null=nulls[1],
-        direction=direction(values[0], values[1], definition, estimate=key.startswith("latency_s.")),
-    )
+    return Comparison(base, contenders, rows, base.cautions())
 
 
-def value_of(result: Result, key: str) -> float | None:
-    """A figure of the result by its dotted name, such as `latency_s.response_time.p99`; None where it is null."""
-    value: Any = result
-    for name in key.split("."):
-        value = getattr(value, name, None)
-    return None if value is None else float(value)
+def lines(base: Side, contender: Side) -> list[Line]:
+    """What the two are not alike in, line by line."""
+    found = _differ("subject", base.subject, contender.subject)
+    found += _differ("scenario", _scenario(base), _scenario(contender))
+    return found + [
+        Line("environment", one.name, one.base, one.contender, one.hosts)
+        for one in run_differences(base.readings, contender.readings)
+    ]
 
 
-def _subject(result: Result) -> dict[str, str]:
-    if result.subject is None:
-        return {}
-    return {"name": result.subject.name, "version": result.subject.version}
+def _contrast(of: Measure, base: Side, contender: Side, noise: Noise, *, power: bool = False) -> Contrast:
+    return contrast(of, base.sample(of), contender.sample(of), noise.values(of), power=power)
 
 
-def _scenario(result: Result) -> dict[str, str]:
+def _silenced(one: Contrast) -> Contrast:
+    return one if one.word == "no value" else one._replace(word="not comparable", found=None)
+
+
+def _kinds(base: Side, contender: Side) -> list[str]:
+    one, other = kind_of(base.scenario), kind_of(contender.scenario)
+    return [
+        f"{what} {one.get(what, NONE)} → {other.get(what, NONE)}"
+        for what in {**one, **other}
+        if one.get(what) != other.get(what)
+    ]
+
+
+def _unlike(base: Side, contender: Side, kinds: Sequence[str]) -> list[str]:
+    if kinds:
+        return [f"{contender.title} is another kind of load ({'; '.join(kinds)}): its figures do not mean the same."]
+    one, other = (load_of(side.representative.scenario) for side in (base, contender))
+    fields = [name for name in one if one[name] != other[name]]
+    return [f"{contender.title} did not carry the same load: {', '.join(fields)} differ."] if fields else []
+
+
+def _scenario(side: Side) -> dict[str, str]:
     return {
         name: "; ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in result.scenario.model_dump(exclude={"description"}).items()
+        for name, value in side.scenario.model_dump(exclude={"description"}).items()
         if value is not None
     }
 
 
-def _environment(environments: Environments) -> dict[str, str]:
-    return {
-        f"{host} · {name}": text
-        for host, environment in environments.items()
-        for name, text in part(environment).items()
-    }
-
-
-def _differ(part: Part, base: Mapping[str, str], contender: Mapping[str, str]) -> list[Difference]:
+def _differ(part: Part, base: Mapping[str, str], contender: Mapping[str, str]) -> list[Line]:
     return [
-        Difference(part, key, base.get(key, NONE), contender.get(key, NONE))
+        Line(part, key, base.get(key, NONE), contender.get(key, NONE))
         for key in {**base, **contender}
         if base.get(key) != contender.get(key)
     ]
-
-
-def _cautions(base: Result, contender: Result, differences: list[Difference]) -> list[str]:
-    cautions = []
-    for name, result in (("base", base), ("contender", contender)):
-        if result.validity != "valid":
-            reasons = "; ".join(_LEVEL.sub("", reason) for reason in result.reasons)
-            cautions.append(f"The {name} is {result.validity}: {reasons or 'no reason was given'}.")
-        if result.state != "finished":
-            cautions.append(f"The {name} did not finish: it was {result.state}.")
-        if result.window is None:
-            cautions.append(f"The {name} has no measured window: its figures are of the whole run.")
-    fields = [difference.what for difference in differences if difference.part == "scenario"]
-    load = [field for field in fields if field not in ("name", "thresholds")]
-    if load:
-        cautions.append(f"The two runs did not carry the same load: {', '.join(load)} differ.")
-    return cautions
