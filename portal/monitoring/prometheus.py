@@ -71,6 +71,22 @@ class Prometheus:
             raise self._strange(expression, error) from error
         return [one for whole in series if (one := whole.between(start, end)).samples]
 
+    def over_time(self, expression: str, start: float, end: float, step_s: float) -> list[Series]:
+        """What an expression was at each multiple of `step_s` with start < t <= end (s since the epoch).
+
+        Raises:
+            PrometheusError: see there.
+        """
+        expression = f"({expression})[{max(1, math.ceil(end - start))}s:{step_s:g}s]"
+        data = self._query(expression, end, "matrix")
+        try:
+            return [
+                Series(item["metric"], tuple((float(t), float(v)) for t, v in item["values"] if float(t) > start))
+                for item in data
+            ]
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._strange(expression, error) from error
+
     def values(self, expression: str, at: float) -> list[tuple[dict[str, str], float]]:
         """The instant vector of an expression.
 

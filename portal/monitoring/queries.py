@@ -70,6 +70,10 @@ class Expression:
         span = f"{max(1, round(span_s * 1000))}ms" if span_s % 1 else f"{round(span_s)}s"
         return self._written(_hosts(hosts), span, f" @ {at:.3f}")
 
+    def lately(self, hosts: Sequence[str], span_s: float) -> str:
+        """PromQL that gives the number over the `span_s` seconds before the moment that it is asked for."""
+        return self._written(_hosts(hosts), f"{span_s:g}s", "")
+
     def drawn(self) -> str:
         """The same over Grafana's variables: chosen hosts, and the time between two points of a graph."""
         return self._written(DRAWN_HOSTS, DRAWN_RANGE, "")
@@ -208,6 +212,22 @@ QUERIES: tuple[Query, ...] = (
           over="node_nf_conntrack_entries_limit"),
 )  # fmt: skip
 """The rows of a run's evidence, in their order."""
+
+WATCHED: tuple[tuple[str, Job, Expression], ...] = (
+    ("cpu:{host}", "node",
+     Expression("node", "node_cpu_seconds_total", "sum of rates", 'mode!~"idle|iowait|steal"', ("host",))),
+    ("cpu:{host}, busiest worker", "wsnode-server",
+     Expression("wsnode-server", "node_worker_cpu_seconds_total", "largest rate", "", ("host",))),
+    ("cpu:{host}, busiest worker", "wsnode-agent",
+     Expression("wsnode-agent", "node_worker_cpu_seconds_total", "largest rate", "", ("host",))),
+    ("loop_lag:{host}", "wsnode-server",
+     Expression("wsnode-server", "node_eventloop_lag_seconds", "largest", "", ("host",))),
+    ("loop_lag:{host}", "wsnode-agent",
+     Expression("wsnode-agent", "node_eventloop_lag_seconds", "largest", "", ("host",))),
+)  # fmt: skip
+"""What the page of a run that goes on shows of hosts: name of each line, the job that tells it, and its expression."""
+WATCHED_S = 4 * STEP_S
+"""So many seconds a rate there is of: Prometheus needs two samples, and one may be late."""
 
 UP = "up"
 STARTED = "node_eventloop_delay_seconds_count"

@@ -8,6 +8,8 @@ the lines that `shrink` was given.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+from operator import sub
 from typing import Any
 
 from wsnode.core.histogram import LIMIT_NS, bucket_bounds
@@ -39,7 +41,7 @@ def shrink(lines: Iterable[Line]) -> Iterator[Line]:
                     **{key: wire[key] - before.get(key, 0) for key in _MOMENTS},
                     "min": wire["min"],
                     "max": wire["max"],
-                    "buckets": _flat(gained_counts),
+                    "buckets": flat(gained_counts),
                 }
             histograms[name], buckets[name] = wire, counts
         small["host"] = line.get("host", {})
@@ -56,7 +58,7 @@ def grow(small_lines: Iterable[Line]) -> Iterator[Line]:
         yield {
             "second": small["second"],
             **{part: dict(known) for part, known in sums.items()},
-            "histograms": {name: {**of, "buckets": _flat(buckets[name])} for name, of in moments.items()},
+            "histograms": {name: {**of, "buckets": flat(buckets[name])} for name, of in moments.items()},
             "host": small["host"],
         }
 
@@ -79,8 +81,7 @@ def add_up(small_lines: Sequence[Line], names: Collection[str]) -> Line:
         "second": small_lines[-1]["second"],
         **sums,
         "histograms": {
-            name: {**of, **_extremes(of, buckets[name]), "buckets": _flat(buckets[name])}
-            for name, of in moments.items()
+            name: {**of, **_extremes(of, buckets[name]), "buckets": flat(buckets[name])} for name, of in moments.items()
         },
         "host": small_lines[-1]["host"],
     }
@@ -117,19 +118,15 @@ def _add_line(
             known_counts[index] = known_counts.get(index, 0) + gained
 
 
-def _counts(flat: list[int]) -> dict[int, int]:
+def _counts(pairs: list[int]) -> dict[int, int]:
     """`Histogram.to_wire`'s pairs (index − previous index, count) by index."""
-    counts, index = {}, 0
-    for step, n in zip(flat[::2], flat[1::2], strict=True):
-        index += step
-        counts[index] = n
-    return counts
+    return dict(zip(accumulate(pairs[::2]), pairs[1::2], strict=True))
 
 
-def _flat(counts: dict[int, int]) -> list[int]:
-    flat: list[int] = []
-    previous = 0
-    for index in sorted(counts):
-        flat += (index - previous, counts[index])
-        previous = index
-    return flat
+def flat(counts: dict[int, int]) -> list[int]:
+    """Counts by bucket as `Histogram.to_wire` writes them."""
+    indices = sorted(counts)
+    pairs = [0] * (2 * len(indices))
+    pairs[::2] = map(sub, indices, chain((0,), indices))
+    pairs[1::2] = map(counts.__getitem__, indices)
+    return pairs

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from portal.runs.figures import span
-from portal.runs.models import Run
+from portal.runs.models import Run, RunEvent
+from portal.runs.series import of_line
 from portal.runs.states import ACTIVE, State
+from wsnode.core.histogram import nearest_rank
 from wsnode.core.protocol import Live, Second
 from wsnode.core.scenario import Scenario
 
@@ -68,6 +70,14 @@ def _phase(scenario: Scenario, elapsed_s: float) -> str:
     return "Drain: awaiting the last replies"
 
 
+class Kind(NamedTuple):
+    """How often something went wrong: so far, and in the last settled second."""
+
+    name: str
+    n: int
+    lately: int
+
+
 class Now(NamedTuple):
     """What the load does at the moment."""
 
@@ -77,21 +87,50 @@ class Now(NamedTuple):
     """The latest settled second; the rates are of it."""
     offered_per_s: float | None
     answered_per_s: float | None
-    errors: dict[str, int]
-    """By kind or reason, so far."""
+    lag_p99_s: float | None
+    """Scheduler lag of what was due in it."""
+    errors: list[Kind]
 
 
 def at_present(live: Live | None, lines: Sequence[Second]) -> Now:
     """From the live line and the last two settled seconds, the older first."""
     if not lines:
-        return Now(live, None, None, None, {})
+        return Now(live, None, None, None, None, [])
     last = lines[-1]
-    before = lines[-2].counters if len(lines) > 1 else None
-    length = last.second - (lines[-2].second if len(lines) > 1 else 0)
-    due = last.counters.messages_due - (before.messages_due if before else 0)
-    received = last.counters.messages_received - (before.messages_received if before else 0)
-    errors: dict[str, int] = {"messages lost": last.counters.messages_lost}
-    errors |= {kind.replace("_", " "): n for kind, n in last.errors.items()}
-    errors |= {f"unsent: {why.replace('_', ' ')}": n for why, n in last.unsent.items()}
-    counted = {name: n for name, n in errors.items() if n}
-    return Now(live, last.second, due / length, received / length, counted)
+    before = lines[-2] if len(lines) > 1 else None
+    point = of_line(last, before)
+    due = point.counters["messages_due"]
+    lag = point.times["scheduler_lag"].value_at_rank(nearest_rank(0.99, due)) if due else None
+    errors = [Kind("messages lost", last.counters.messages_lost, point.counters["messages_lost"])]
+    errors += [Kind(kind.replace("_", " "), n, point.errors.get(kind, 0)) for kind, n in last.errors.items()]
+    errors += [Kind(f"unsent, {why.replace('_', ' ')}", n, point.unsent.get(why, 0)) for why, n in last.unsent.items()]
+    return Now(
+        live,
+        last.second,
+        due / point.length_s,
+        point.counters["messages_received"] / point.length_s,
+        None if lag is None else lag / 1e9,
+        [kind for kind in errors if kind.n],
+    )
+
+
+class Word(NamedTuple):
+    """What a load generator has said since somebody asked for the run's end."""
+
+    host: str
+    at: datetime | None
+    """None: it has not said that its load is over."""
+    text: str
+
+
+def words(run: Run, events: Sequence[RunEvent]) -> list[Word]:
+    """Each load generator's word on the end of its load."""
+    said = {event.confirms: event for event in events if event.confirms}
+    found = []
+    for host in run.generators:
+        event = said.get(host)
+        if event is not None:
+            found.append(Word(host, event.at, event.text.removeprefix(f"{host}: ")))
+        else:
+            found.append(Word(host, None, "no word yet" if not run.is_over else "nothing was running there"))
+    return found

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ObjectDoesNotExist
 
-from portal.runs import series
-from portal.runs.archive import read
+from portal.runs.charts import summaries
+from portal.runs.digest import Digest, digest_of
 from portal.runs.environment import Change, changes, part
-from portal.runs.models import Archive, Run
-from portal.runs.phases import Phase, phases
-from wsnode.core.merge import IDENTITIES, merge
-from wsnode.core.protocol import Counters, HostSecond, Second
+from portal.runs.explained import Counted, explained
+from portal.runs.hurt import Finding, findings
+from portal.runs.models import Archive, OtherWindow, Run, Summary
+from portal.runs.percentiles import curve_summary
+from portal.runs.phases import Phase
+from portal.runs.wording import in_short, machine
+from wsnode.core.merge import IDENTITIES
+from wsnode.core.protocol import Counters
 from wsnode.core.result import DEFINITIONS, Definition, Host, Latency, Result
 from wsnode.core.threshold import Threshold
 
@@ -77,27 +81,27 @@ class FactRow(NamedTuple):
 class Report:
     """Everything that is kept of a run. Without a result only its log and environments are left.
 
-    What is read out of the archive (`phases`, `series`, the hosts' workers) takes a while for a long run: pages ask for
-    it after they have come.
+    What is drawn of its archive comes from the digest that is kept beside it.
     """
 
     run: Run
+    given: Result | None = None
+    """A further judgement to tell of, instead of the first."""
 
     @cached_property
     def result(self) -> Result | None:
         """None where nothing was counted."""
+        if self.given is not None:
+            return self.given
         try:
             return self.run.summary.content
         except ObjectDoesNotExist:
             return None
 
     @cached_property
-    def archive(self) -> Mapping[str, Any] | None:
-        """As it is stored, see `portal.runs.archive.read`."""
-        try:
-            return read(bytes(self.run.archive.content))
-        except ObjectDoesNotExist:
-            return None
+    def digest(self) -> Digest | None:
+        """What is drawn of the archive; None where there is none."""
+        return digest_of(self.run.pk, self.window)
 
     @cached_property
     def has_archive(self) -> bool:
@@ -105,6 +109,11 @@ class Report:
         return Archive.objects.filter(run=self.run).exists()
 
     # --- did it pass, what was reached ----------------------------------------------------------------------------
+    @property
+    def in_short(self) -> str:
+        """The run in a sentence or two, for whoever reads no further."""
+        return in_short(self.result) if self.result else ""
+
     @property
     def thresholds(self) -> list[JudgedRow]:
         """Each threshold with the value that was held against it."""
@@ -169,44 +178,42 @@ class Report:
         return _identities(self.result.counters) if self.result else []
 
     @property
-    def errors(self) -> list[tuple[str, int]]:
-        """Lost messages, errors by kind, unsent messages by reason; of the latter two the most frequent first."""
-        if self.result is None:
+    def errors(self) -> list[Counted]:
+        """What went wrong, with its explanation."""
+        return explained(self.result.counters) if self.result else []
+
+    # --- where did it hurt ----------------------------------------------------------------------------------------
+    @property
+    def findings(self) -> list[Finding]:
+        """The worst seconds."""
+        if self.digest is None or not self.digest.last:
             return []
-        counters = self.result.counters
-        kinds = [(kind.replace("_", " "), n) for kind, n in counters.errors.items() if n]
-        reasons = [(f"unsent, {why.replace('_', ' ')}", n) for why, n in counters.unsent.items() if n]
-        lost = [("messages lost", counters.messages_lost)] if counters.messages_lost else []
-        return lost + sorted(kinds, key=lambda pair: -pair[1]) + sorted(reasons, key=lambda pair: -pair[1])
+        return findings(self.digest.run, self.digest.hosts, self.window, self.digest.last)
+
+    @cached_property
+    def said(self) -> dict[str, str]:
+        """Each chart in words."""
+        if self.digest is None:
+            return {}
+        said = summaries(self.digest.run, self.digest.hosts, self.window)
+        return said | {"curve": curve_summary(self.digest.curves)}
+
+    @cached_property
+    def other_windows(self) -> list[OtherWindow]:
+        """Further judgements, in the order in which they were made."""
+        return list(self.run.other_windows.select_related("created_by").order_by("id"))
 
     # --- from the archive -----------------------------------------------------------------------------------------
     @property
     def window(self) -> tuple[int, int] | None:
         """Measured window (s from the origin)."""
-        if self.result is None or self.result.window is None:
-            return None
-        return self.result.window.from_s, self.result.window.to_s
+        window = self.result.window if self.result else None
+        return (window.from_s, window.to_s) if window else None
 
-    @cached_property
+    @property
     def phases(self) -> list[Phase]:
         """The run by phases; empty where there is no archive, or nothing in it."""
-        if self.archive is None or not self.archive["seconds"]:
-            return []
-        finals = [
-            Second.model_validate(host["result"]["final"])
-            for host in self.archive["hosts"]
-            if host["result"] and host["result"]["final"]
-        ]
-        total = None
-        if finals:
-            last = max(final.second for final in finals)
-            total = merge([final.model_copy(update={"second": last}) for final in finals])
-        return phases(self.run.scenario_model, self.archive["seconds"], total, self.window)
-
-    def series(self) -> dict[str, Any]:
-        """Columns and summaries of the charts."""
-        table = series.columns(series.archived(self.archive["seconds"] if self.archive else []))
-        return {"columns": table, "window": self.window, "summaries": series.summaries(table, self.window)}
+        return self.digest.phases if self.digest else []
 
     @property
     def hosts(self) -> list[Host]:
@@ -216,14 +223,21 @@ class Report:
     @property
     def busiest(self) -> dict[str, float | None]:
         """By load generator: CPU seconds per second of its busiest worker, over the measured window."""
-        hosts = self.archive["hosts"] if self.archive else []
-        return {h["name"]: _busiest(h["machine"], self.window) for h in hosts if h["role"] == "load_generator"}
+        return self.digest.busiest if self.digest else {}
 
     # --- on what --------------------------------------------------------------------------------------------------
     @cached_property
     def readings(self) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
         """(host, begin, end) of each host's environment."""
         return [(row.host, row.begin, row.end) for row in self.run.environments.order_by("id")]
+
+    @property
+    def machines(self) -> dict[str, list[str]]:
+        """Hosts by what they are: kernel, cores, memory."""
+        found: dict[str, list[str]] = {}
+        for host, begin, _ in self.readings:
+            found.setdefault(machine(begin), []).append(host)
+        return found
 
     @property
     def facts(self) -> list[FactRow]:
@@ -265,11 +279,7 @@ def _identities(counters: Counters) -> list[IdentityRow]:
     return rows
 
 
-def _busiest(machine: Sequence[Any], window: tuple[int, int] | None) -> float | None:
-    """CPU seconds per second of the busiest worker."""
-    opens, closes = window or (0, len(machine))
-    if closes > len(machine) or closes <= opens:
-        return None
-    end = HostSecond.model_validate(machine[closes - 1]).worker_cpu_s
-    begin = HostSecond.model_validate(machine[opens - 1]).worker_cpu_s if opens else (0.0,) * len(end)
-    return max(((b - a) / (closes - opens) for a, b in zip(begin, end, strict=True)), default=None)
+def window_of(run: Run) -> tuple[int, int] | None:
+    """The measured window of a run that is kept (s from its origin), without reading all of its result."""
+    row = Summary.objects.filter(run=run).values_list("result__window__from_s", "result__window__to_s").first()
+    return (row[0], row[1]) if row and row[0] is not None else None

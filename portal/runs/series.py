@@ -1,122 +1,131 @@
-"""A run over time: what its cumulative seconds come to per second, for charts, their summaries and tables."""
+"""A run over time: what its seconds come to, for charts, their summaries and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
-from portal.runs.deltas import Line as ArchivedSecond
-from portal.runs.deltas import add_up
-from portal.runs.figures import count, latency, number
-from wsnode.core.histogram import Histogram, nearest_rank
+from portal.runs.columns import Columns
+from wsnode.core.histogram import Histogram, bucket_bounds, nearest_rank
 from wsnode.core.merge import since
-from wsnode.core.protocol import Second
+from wsnode.core.protocol import Counters, Second
 
 MOST_POINTS = 600
-"""A longer run has fewer, longer points: each is cut exactly from the cumulative lines, none is averaged."""
-RESPONSE_TIME = ("response_time",)
+"""A longer run has fewer, longer points: each is cut exactly from the seconds, none is averaged."""
+TIMED = ("response_time", "scheduler_lag")
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
-Columns = dict[str, list[float | None]]
-"""By key; `second` holds the end of each point's stretch. A missing value is null."""
-
-
-class Line(NamedTuple):
-    """One line of a chart."""
-
-    key: str
-    label: str
-    colour: int
-    """Number of the chart colour in the style sheet."""
-    dashed: bool = False
-
-
-class Chart(NamedTuple):
-    """What a chart shows."""
-
-    key: str
-    title: str
-    unit: str
-    """As figures know it: `connections`, `1/s`, `s`."""
-    lines: tuple[Line, ...]
-    note: str
-
-
-CHARTS = (
-    Chart(
-        "response_time",
-        "Response time",
-        "s",
-        (Line("p50", "p50", 1), Line("p99", "p99", 2)),
-        "by the second in which messages were due; a gap: too many of them were never answered",
-    ),
-    Chart(
-        "messages",
-        "Messages",
-        "1/s",
-        (Line("answered", "answered", 3), Line("offered", "offered", 4, dashed=True)),
-        "by the second in which they were due",
-    ),
-    Chart("connections", "Connections", "connections", (Line("open", "open", 1),), "at the end of each second"),
-    Chart(
-        "errors",
-        "Errors",
-        "1/s",
-        (Line("lost", "lost", 5), Line("unsent", "unsent", 2), Line("broken", "connects failed or broken", 4)),
-        "messages by the second in which they were due",
-    ),
-)
+Table = dict[str, list[float | None]]
+"""Columns by key; `second` holds the end of each point's stretch. A missing value is null. What has errors or unsent
+messages of a kind has a column `error:KIND` or `unsent:REASON`."""
 
 
 class Stretch(NamedTuple):
     """One point: what was added in some seconds."""
 
-    gained: Second
-    """Counters, errors, unsent and response times of these seconds alone."""
+    second: int
     length_s: int
-    open_at_end: int
+    counters: Mapping[str, int]
+    """Of gauges, what they stand at in the end."""
+    errors: Mapping[str, int]
+    unsent: Mapping[str, int]
+    times: Mapping[str, Histogram]
+    """Those of `TIMED`, of these seconds alone."""
 
 
-def stretches(lines: Sequence[Second], before: Second | None = None) -> list[Stretch]:
-    """Of consecutive cumulative lines, a point each; `before` is the line that precedes the first."""
-    found = []
-    for line in lines:
-        length = line.second - (before.second if before else 0)
-        found.append(Stretch(since(line, before), length, line.counters.connections_open))
-        before = line
-    return found
+def of_line(line: Second, before: Second | None) -> Stretch:
+    """From two cumulative lines, one of which may be the begin."""
+    gained = since(line, before)
+    return Stretch(
+        line.second,
+        line.second - (before.second if before else 0),
+        gained.counters.model_dump(),
+        {str(kind): n for kind, n in gained.errors.items()},
+        {str(reason): n for reason, n in gained.unsent.items()},
+        {name: gained.histogram(name) for name in TIMED},
+    )
 
 
-def archived(seconds: Sequence[ArchivedSecond], most: int = MOST_POINTS) -> list[Stretch]:
-    """Of archived seconds (`portal.runs.deltas`), at most so many points."""
-    step = max(1, -(-len(seconds) // most))
-    found, is_open = [], 0
-    for end in range(step, len(seconds) + 1, step):
-        gained = Second.model_validate(add_up(seconds[end - step : end], RESPONSE_TIME))
-        is_open += gained.counters.connections_open
-        found.append(Stretch(gained, step, is_open))
-    return found
+def of_columns(columns: Columns, most: int = MOST_POINTS) -> Iterator[Stretch]:
+    """From seconds that are kept, at most so many points; a rest that fills none is left out."""
+    step = max(1, -(-len(columns.numbers) // most))
+    times = [_histograms(columns, name, step) for name in TIMED]
+    sums = {part: _added(columns.sums[part], step) for part in columns.sums}
+    opened = columns.opened()
+    for place, point in enumerate(zip_longest(*times)):
+        end = (place + 1) * step
+        if end > len(columns.numbers):
+            return
+        counters = {key: column[place] for key, column in sums["counters"].items()}
+        yield Stretch(
+            columns.numbers[end - 1],
+            columns.numbers[end - 1] - (columns.numbers[end - 1 - step] if end > step else 0),
+            {**dict.fromkeys(Counters.model_fields, 0), **counters, "connections_open": opened[end - 1]},
+            {key: n for key, column in sums["errors"].items() if (n := column[place])},
+            {key: n for key, column in sums["unsent"].items() if (n := column[place])},
+            {name: histogram or Histogram() for name, histogram in zip(TIMED, point, strict=True)},
+        )
 
 
-def columns(points: Sequence[Stretch]) -> Columns:
+def _added(columns: Mapping[str, Sequence[int]], step: int) -> dict[str, list[int]]:
+    return {key: [sum(column[at : at + step]) for at in range(0, len(column), step)] for key, column in columns.items()}
+
+
+def _histograms(columns: Columns, name: str, step: int) -> Iterator[Histogram]:
+    """The histogram of each point."""
+    buckets, moments = columns.buckets.get(name), columns.moments.get(name)
+    if buckets is None or moments is None:
+        yield from (Histogram() for _ in range(0, len(columns.numbers), step))
+        return
+    rows = [buckets.row(place) for place in range(len(buckets.indices))]
+    if step > 1:
+        rows = [[sum(row[at : at + step]) for at in range(0, len(columns.numbers), step)] for row in rows]
+    points = zip(*rows, strict=True) if rows else iter([()] * len(columns.numbers))
+    for at, counts in zip(range(0, len(columns.numbers), step), points, strict=False):
+        histogram = Histogram()
+        histogram.buckets = {index: n for index, n in zip(buckets.indices, counts, strict=True) if n}
+        histogram.count, histogram.sum_ns, histogram.overflow = (
+            sum(moments[key][at : at + step]) for key in ("count", "sum", "overflow")
+        )
+        if histogram.buckets:
+            least = [n for n in moments["min"][at : at + step] if n is not None]
+            most = [n for n in moments["max"][at : at + step] if n is not None]
+            histogram.min_ns = max(bucket_bounds(min(histogram.buckets))[0], *least)
+            histogram.max_ns = max(most) if histogram.overflow else min(bucket_bounds(max(histogram.buckets))[1], *most)
+        yield histogram
+
+
+def tabulate(points: Sequence[Stretch]) -> Table:
     """What the charts draw."""
-    table: Columns = {key: [] for key in ("second", *(line.key for chart in CHARTS for line in chart.lines))}
-    for gained, length_s, open_at_end in points:
-        counters, times = gained.counters, gained.histogram("response_time")
-        awaited = counters.messages_due - counters.messages_no_reply
-        point = {
-            "second": gained.second,
-            "p50": _rank(times, 0.5, awaited),
-            "p99": _rank(times, 0.99, awaited),
-            "offered": counters.messages_due / length_s,
-            "answered": counters.messages_received / length_s,
-            "open": open_at_end,
-            "lost": counters.messages_lost / length_s,
-            "unsent": counters.messages_unsent / length_s,
-            "broken": sum(gained.errors.values()) / length_s,
-        }
-        for key, value in point.items():
-            table[key].append(value)
-    return table
+    errors = sorted({key for point in points for key in point.errors})
+    unsent = sorted({key for point in points for key in point.unsent})
+    table: Table = {}
+    for point in points:
+        for key, value in _row(point, errors, unsent).items():
+            table.setdefault(key, []).append(value)
+    return table or {key: [] for key in _row(_NOTHING, (), ())}
+
+
+_NOTHING = Stretch(0, 1, dict.fromkeys(Counters.model_fields, 0), {}, {}, {name: Histogram() for name in TIMED})
+
+
+def _row(point: Stretch, errors: Sequence[str], unsent: Sequence[str]) -> dict[str, float | None]:
+    counters, length_s = point.counters, point.length_s
+    response, lag = point.times["response_time"], point.times["scheduler_lag"]
+    awaited = counters["messages_due"] - counters["messages_no_reply"]
+    return {
+        "second": point.second,
+        **{key: _rank(response, quantile, awaited) for key, quantile in PERCENTILES.items()},
+        "offered": counters["messages_due"] / length_s,
+        "answered": counters["messages_received"] / length_s,
+        "open": counters["connections_open"],
+        "lost": counters["messages_lost"] / length_s,
+        "lag_p50": _rank(lag, 0.5, counters["messages_due"]),
+        "lag_p99": _rank(lag, 0.99, counters["messages_due"]),
+        **{f"error:{kind}": point.errors.get(kind, 0) / length_s for kind in errors},
+        **{f"unsent:{reason}": point.unsent.get(reason, 0) / length_s for reason in unsent},
+    }
 
 
 def _rank(times: Histogram, quantile: float, due: int) -> float | None:
@@ -127,58 +136,16 @@ def _rank(times: Histogram, quantile: float, due: int) -> float | None:
     return None if value is None else value / 1e9
 
 
-def summaries(table: Columns, window: tuple[int, int] | None) -> dict[str, str]:
-    """Each chart in a sentence, for those who do not see it."""
-    if not table["second"]:
-        return {chart.key: "Nothing yet." for chart in CHARTS}
-    inside = [
-        i
-        for i, second in enumerate(table["second"])
-        if window is None or (second is not None and window[0] < second <= window[1])
-    ]
-    where = "in the measured window" if window else "in the whole run"
-    return {
-        "response_time": _spread(table, inside, where),
-        "messages": _offered(table, inside, where),
-        "connections": f"At most {count(max(_known(table['open'])))} open.",
-        "errors": _errors(table),
-    }
+def extend(table: Table, more: Table) -> None:
+    """Append rows to a table in place. A kind of error that one of them does not know was not seen there."""
+    before, after = len(table["second"]), len(more["second"])
+    for key in more.keys() - table.keys():
+        table[key] = [0.0] * before
+    for key, column in table.items():
+        column.extend(more.get(key, [0.0] * after))
 
 
-def _spread(table: Columns, inside: list[int], where: str) -> str:
-    parts = []
-    for key in ("p50", "p99"):
-        known = _known([table[key][i] for i in inside])
-        if known:
-            low, high = latency(min(known)), latency(max(known))
-            parts.append(f"{key} of {low}" if low == high else f"{key} between {low} and {high}")
-    gaps = sum(table["p99"][i] is None for i in inside if (table["offered"][i] or 0) > 0)
-    if not parts:
-        return f"No response times {where}."
-    sentence = f"{', '.join(parts)} {where}."
-    return sentence + (f" {count(gaps)} points have no p99: too much was never answered." if gaps else "")
-
-
-def _offered(table: Columns, inside: list[int], where: str) -> str:
-    if not inside:
-        return "Nothing was due."
-    offered, answered = (sum(_known([table[key][i] for i in inside])) / len(inside) for key in ("offered", "answered"))
-    return f"{number(offered)}/s offered and {number(answered)}/s answered {where}, on average."
-
-
-def _errors(table: Columns) -> str:
-    parts = []
-    for key, label in (
-        ("lost", "messages lost"),
-        ("unsent", "messages unsent"),
-        ("broken", "connects failed or broken"),
-    ):
-        values = _known(table[key])
-        if any(values):
-            worst = max(range(len(values)), key=values.__getitem__)
-            parts.append(f"{label}, most in second {count(table['second'][worst])} ({number(values[worst])}/s)")
-    return f"{'; '.join(parts).capitalize()}." if parts else "None."
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+def after(table: Table, second: int) -> Table:
+    """Its rows beyond a second."""
+    first = sum(at is not None and at <= second for at in table["second"])
+    return {key: column[first:] for key, column in table.items()}

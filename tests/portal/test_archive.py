@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import tarfile
 
 import pytest
 import zstandard
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from portal.conductor.job import HostOutcome, Outcome
 from portal.monitoring.prometheus import Series
-from portal.runs.archive import pack, unpack
+from portal.runs.archive import BadArchive, Opened, pack, repack, unpack
 from portal.runs.deltas import grow, shrink
 from tests.portal.factories import SMOKE, host_runs
 from wsnode.core.histogram import Histogram
@@ -90,7 +93,7 @@ def archive() -> bytes:
 def test_an_archive_holds_what_everything_can_be_judged_from_again(archive: bytes) -> None:
     data = unpack(archive)
     assert set(data) == {"format", "run_id", "scenario", "state", "start_at_ns", "hosts", "seconds", "series", "log"}
-    assert (data["format"], data["state"], data["start_at_ns"]) == (1, "finished", 17)
+    assert (data["format"], data["state"], data["start_at_ns"]) == (2, "finished", 17)
     runs = host_runs()
     merged = [merge([a, b]) for a, b in zip(*(run.series for run in runs), strict=True)]
     assert [Second.model_validate(line) for line in data["seconds"]] == merged
@@ -100,6 +103,58 @@ def test_an_archive_holds_what_everything_can_be_judged_from_again(archive: byte
     assert data["series"] == [
         {"selector": "up{}", "result": [{"labels": {"job": "node"}, "samples": [[1.5, 1.0], [2.5, 1.0]]}]}
     ]
+
+
+def test_an_archive_is_a_tar_that_explains_itself(archive: bytes) -> None:
+    with tarfile.open(fileobj=io.BytesIO(zstandard.decompress(archive))) as tar:
+        names = tar.getnames()
+        assert names[:5] == ["README.txt", "run.json", "seconds.json", "machine.json", "samples.json"]
+        readme = tar.extractfile("README.txt")
+        assert readme is not None
+        text = readme.read().decode()
+        assert {*names[5:]} == {f"buckets/{name}" for name in HISTOGRAMS}
+        assert all(name.partition("/")[0] in text for name in names[1:])
+
+
+def test_an_archive_of_format_1_reads_the_same(archive: bytes) -> None:
+    data = unpack(archive)
+    old = {**data, "format": 1, "seconds": list(shrink(data["seconds"]))}
+    written = zstandard.compress(json.dumps(old).encode())
+    assert unpack(written) == {**data, "format": 1}
+    assert repack(written) == repack(archive) == archive
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "no archive of a run: "),
+        (b"PK\x03\x04", "no archive of a run: "),
+        (zstandard.compress(b"hello"), "no archive of a run: "),
+        (zstandard.compress(b"[]"), "no archive of a run: "),
+        (zstandard.compress(b'{"format": 9}'), "an archive of format 9: this portal reads 1 to 2"),
+        (zstandard.compress(b"{}"), "no archive of a run: 'format'"),
+    ],
+)
+def test_what_is_no_archive_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(BadArchive, match=re.escape(why)):
+        Opened(content)
+
+
+@given(
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=8),
+    st.integers(1_600_000_000_000, 1_900_000_000_000),
+)
+def test_samples_come_back_as_they_were(values: list[float], begin_ms: int) -> None:
+    samples = tuple(((begin_ms + 1000 * place) / 1000, value) for place, value in enumerate(values))
+    content = pack(
+        run_id="r-x",
+        scenario={},
+        outcome=Outcome("finished", None, (), 17),
+        seconds=[],
+        series=[("up", [Series({"job": "node"}, samples)])],
+        log=[],
+    )
+    assert Opened(content).series[0]["result"][0]["samples"] == [list(pair) for pair in samples]
 
 
 def test_a_smoke_run_takes_less_than_30_kilobytes(archive: bytes) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import zstandard
 from django.test import Client
 
 from portal.accounts.models import User
 from portal.runs import series
+from portal.runs import watching as watching_module
+from portal.runs.archive import Opened
+from portal.runs.charts import CHARTS
 from portal.runs.models import Environment, EvidenceRow, Run
 from portal.runs.states import State
 from tests.portal.factories import (
@@ -71,12 +72,6 @@ def show(browser: Client, run: Run) -> Page:
     return page(browser.get(f"/runs/{run.pk}/"))
 
 
-def archived(browser: Client, run: Run) -> Page:
-    """The part of a report that comes after its page."""
-    address = show(browser, run).one("#phases").attributes["hx-get"]
-    return page(browser.get(address))
-
-
 def panel(found: Page, name: str) -> Element:
     """The panel with this heading."""
     for heading in found.all("h2"):
@@ -104,7 +99,7 @@ def test_a_queued_run_says_what_it_waits_for(browser: Client, ada: User) -> None
     assert "One run at a time on this machine: smoke is running." in found.one("#live").text
     assert found.one("#live p a").attributes["href"] == f"/runs/{first.pk}/"
     assert "It is the next in line." in found.text
-    assert not found.all("[data-charts]")
+    assert "hidden" in found.one("[data-charts]").attributes
 
     waiting.wait_for("waits for the machine's lock")
     assert "waits for the machine's lock" in show(browser, waiting).one("#live").text
@@ -129,14 +124,15 @@ def test_a_running_run_is_polled_and_shows_where_it_is(browser: Client, running:
     assert stats(live) == {
         "Connections open": "100",
         "Offered": "500/s",
-        "Answered": "494/s",
+        "Achieved": "494/s",
         "Response time p50": "2.01 ms",
         "p95": "4.10 ms",
         "p99": "–",
+        "Scheduler lag p99": "–",
         "Outstanding": "9",
         "Errors": "2",
     }
-    assert "messages lost 32" in live.text
+    assert table(panel(found, "Errors so far")) == [["messages lost", "32", "6"]]
     assert "load-2 is slow" in live.one(".log").text
     assert "warning" in live.one(".log").whole_text
     charts = found.one("[data-charts]").attributes
@@ -164,9 +160,9 @@ def test_when_it_is_over_the_live_part_has_the_page_loaded_again(browser: Client
 def test_the_series_come_in_parts_that_join(browser: Client, running: Run) -> None:
     address = f"/runs/{running.pk}/series.json"
     whole = browser.get(address).json()
-    parts = [browser.get(address, {"after": n}).json()["columns"] for n in (3, 7)]
-    assert whole["columns"]["second"] == [1, 2, 3, 4, 5, 6, 7]
-    assert parts[0] == {key: column[3:] for key, column in whole["columns"].items()}
+    parts = [browser.get(address, {"after": n}).json()["tables"]["run"] for n in (3, 7)]
+    assert whole["tables"]["run"]["second"] == [1, 2, 3, 4, 5, 6, 7]
+    assert parts[0] == {key: column[3:] for key, column in whole["tables"]["run"].items()}
     assert set(map(len, parts[1].values())) == {0}
     assert (whole["window"], whole["until"], whole["over"]) == ([2, 12], 12, False)
     assert browser.get(address, {"after": "soon"}).status_code == 404
@@ -176,13 +172,14 @@ def test_a_long_stretch_comes_in_longer_points_of_the_same_sum(
     browser: Client, running: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"/runs/{running.pk}/series.json"
-    whole = browser.get(address).json()["columns"]
+    whole = browser.get(address).json()["tables"]["run"]
     monkeypatch.setattr(series, "MOST_POINTS", 3)
-    long = browser.get(address).json()["columns"]
+    watching_module.forget(running.pk)
+    long = browser.get(address).json()["tables"]["run"]
     assert long["second"] == [3, 6]
     assert long["answered"][1] == pytest.approx(sum(whole["answered"][3:6]) / 3)
     assert long["open"] == [whole["open"][2], whole["open"][5]]
-    rest = browser.get(address, {"after": 6}).json()["columns"]
+    rest = browser.get(address, {"after": 6}).json()["tables"]["run"]
     assert rest == {key: column[6:] for key, column in whole.items()}
 
 
@@ -214,15 +211,19 @@ def test_a_finished_run_answers_its_questions_in_order(browser: Client, ada: Use
         "Did it pass?",
         "Can it be trusted?",
         "What was reached",
-        "Latencies",
-        "Errors by kind",
+        "Where did it hurt?",
+        "Errors explained",
         "Phases",
-        "Accounts",
+        "Any stretch, exactly",
         "Response time",
         "Messages",
         "Connections",
-        "Errors",
-        "Hosts",
+        "Errors by kind",
+        "Scheduler lag",
+        "CPU by host",
+        "Event-loop lag by host",
+        "Percentile curve",
+        "On what?",
         "Evidence",
         "Environment",
         "Scenario",
@@ -299,7 +300,7 @@ def test_what_was_reached_has_units_and_definitions(browser: Client, ada: User) 
 
 def test_every_latency_has_every_statistic_and_a_null_tells_its_reason(browser: Client, ada: User) -> None:
     found = show(browser, make_finished(ada, load={"lose_every": 50}))
-    latencies = panel(found, "Latencies")
+    latencies = panel(found, "What was reached")
     rows = table(latencies)
     assert [row[0] for row in rows] == ["Response time", "Service time", "Scheduler lag", "Write wait", "Handshake"]
     assert all(len(row) == 11 for row in rows)
@@ -317,19 +318,19 @@ def test_every_latency_has_every_statistic_and_a_null_tells_its_reason(browser: 
 
 
 def test_phases_show_what_became_of_what_was_due(browser: Client, ada: User) -> None:
-    rows = table(panel(archived(browser, make_finished(ada, load={"lose_every": 100})), "Phases"))
+    rows = table(panel(show(browser, make_finished(ada, load={"lose_every": 100})), "Phases"))
     assert [row[0] for row in rows] == ["Ramp-up 0 s to 2 s", "Measured window 2 s to 12 s", "Drain from 12 s"]
-    assert [row[1:6] for row in rows] == [
-        ["750", "750", "744", "6", "0"],
-        ["5,000", "5,000", "4,950", "50", "0"],
-        ["0", "0", "0", "0", "0"],
+    assert [row[1:5] for row in rows] == [
+        ["750", "744", "6", "0"],
+        ["5,000", "4,950", "50", "0"],
+        ["0", "0", "0", "0"],
     ]
-    assert rows[2][6:] == ["–", "–"]
+    assert rows[2][5:] == ["–", "–"]
 
 
 def test_hosts_show_their_part_and_how_well_their_clocks_are_known(browser: Client, ada: User) -> None:
     run = make_finished(ada, load={"cpu": 0.3})
-    rows = table(panel(show(browser, run), "Hosts"))
+    rows = table(panel(show(browser, run), "On what?"))
     assert rows == [
         ["server server", "observed only", "–", "–", "0 s ± 50.0 µs"],
         *(
@@ -342,20 +343,13 @@ def test_hosts_show_their_part_and_how_well_their_clocks_are_known(browser: Clie
                 "2,875",
                 "0",
                 "0",
-                "–",
+                "0.300",
                 "800 µs",
                 "+10.0 µs ± 50.0 µs",
             ]
             for n in (1, 2)
         ),
     ]
-
-
-def test_how_busy_the_workers_were_comes_with_the_archive(browser: Client, ada: User) -> None:
-    run = make_finished(ada, load={"cpu": 0.3})
-    cells = archived(browser, run).all("[hx-swap-oob=true]")
-    assert {cell.attributes["id"]: cell.text for cell in cells} == {"cpu-load-1": "0.300", "cpu-load-2": "0.300"}
-    assert show(browser, run).one("#cpu-load-1").text == "–"
 
 
 def test_evidence_shows_value_query_and_link_or_why_there_is_none(browser: Client, ada: User) -> None:
@@ -371,8 +365,8 @@ def test_evidence_shows_value_query_and_link_or_why_there_is_none(browser: Clien
 
 
 def test_accounts_show_each_identity_with_its_terms(browser: Client, ada: User) -> None:
-    rows = table(panel(show(browser, make_finished(ada, load={"lose_every": 100})), "Accounts"))
-    assert rows == [
+    trusted = panel(show(browser, make_finished(ada, load={"lose_every": 100})), "Can it be trusted?")
+    assert table(trusted.one("details")) == [
         ["messages due 5,750", "5,750 sent + 0 unsent", "yes"],
         ["messages sent 5,750", "5,694 received + 56 lost + 0 in flight + 0 no reply", "yes"],
         ["connections attempted 100", "100 opened + 0 failed + 0 pending", "yes"],
@@ -380,20 +374,31 @@ def test_accounts_show_each_identity_with_its_terms(browser: Client, ada: User) 
     ]
 
 
-def test_errors_are_listed_by_kind(browser: Client, ada: User) -> None:
+def test_errors_are_explained_kind_by_kind(browser: Client, ada: User) -> None:
     run = make_run(ada, State.FINISHED)
     result = make_result(run.pk, lose_every=100)
     counters = result.counters.model_copy(
-        update={"errors": {"reset": 2, "connect_refused": 7}, "unsent": {"not_open": 3, "generator_late": 0}}
+        update={
+            "errors": {"reset": 2, "connect_refused": 7, "novel": 1},
+            "unsent": {"not_open": 3, "generator_late": 0},
+        }
     )
     keep(run, result.model_copy(update={"counters": counters}))
-    assert table(panel(show(browser, run), "Errors by kind")) == [
+    explained = panel(show(browser, run), "Errors explained")
+    rows = table(explained)
+    assert [row[:2] for row in rows] == [
         ["messages lost", "56"],
         ["connect refused", "7"],
         ["reset", "2"],
+        ["novel", "1"],
         ["unsent, not open", "3"],
     ]
-    assert "no reply is missing" in panel(show(browser, make_finished(ada)), "Errors by kind").text
+    assert rows[1][2].startswith("Nobody listens at that address and port. See that the server is up")
+    assert [a.attributes["href"] for a in explained.all("a")][:2] == [
+        "/runs/tuning#find-the-limit",
+        "/runs/tuning#kinds-of-connection-errors",
+    ]
+    assert "no reply is missing" in panel(show(browser, make_finished(ada)), "Errors explained").text
 
 
 def test_environment_shows_facts_host_beside_host_and_what_changed(browser: Client, ada: User) -> None:
@@ -424,19 +429,35 @@ def test_the_charts_of_a_finished_run_come_whole_with_their_summaries(browser: C
     run = make_finished(ada)
     found = show(browser, run)
     assert "data-live" not in found.one("[data-charts]").attributes
-    assert [c.attributes["data-chart"] for c in found.all("[data-chart]")] == [
-        "response_time",
-        "messages",
-        "connections",
-        "errors",
-    ]
+    keys = [c.attributes["data-chart"] for c in found.all("[data-chart]")]
+    assert keys == [*(chart.key for chart in CHARTS), "curve"]
     response = browser.get(found.one("[data-charts]").attributes["data-charts"])
     data = response.json()
-    assert data["columns"]["offered"] == [250.0] + [500.0] * 11
-    assert data["window"] == [2, 12]
-    assert data["summaries"]["connections"] == "At most 100 open."
-    assert data["over"] is True
-    assert response["Cache-Control"] == "private, max-age=3600"
+    assert data["tables"]["run"]["offered"] == [250.0] + [500.0] * 11
+    assert data["tables"]["hosts"]["cpu:load-1, busiest worker"] == [0.2] * 12
+    assert data["tables"]["curve"]["nines"][:2] == [0.0, 0.1]
+    assert (data["window"], data["windows"], data["over"]) == ([2, 12], [], True)
+    said = {key: found.one(f"[data-chart={key}] [data-summary]").text for key in keys}
+    assert said["connections"] == data["charts"]["connections"]["summary"] == "At most 100 open."
+    assert said["curve"].startswith("Response time: p90 ")
+    assert all(said.values())
+
+
+def test_every_chart_can_be_had_as_comma_separated_values(browser: Client, ada: User, running: Run) -> None:
+    run = make_finished(ada, load={"lose_every": 100})
+    for link in show(browser, run).all("[data-chart] a"):
+        response = browser.get(link.attributes["href"])
+        assert response["Content-Type"] == "text/csv; charset=utf-8"
+        assert response["Content-Disposition"].startswith(f'attachment; filename="wslab-{run.pk}-')
+    lines = browser.get(f"/runs/{run.pk}/series/messages.csv").content.decode().splitlines()
+    assert lines[:3] == ["second,answered_per_s,offered_per_s", "1,248,250", "2,496,500"]
+    assert len(lines) == 13
+    curve = browser.get(f"/runs/{run.pk}/series/curve.csv").content.decode().splitlines()
+    assert curve[0] == "percentile,response_time_s,service_time_s,write_wait_s,scheduler_lag_s"
+    assert curve[11].startswith("90,0.00")
+    live = browser.get(f"/runs/{running.pk}/series/connections.csv").content.decode().splitlines()
+    assert live == ["second,open", "1,50", *(f"{n},100" for n in range(2, 8))]
+    assert browser.get(f"/runs/{run.pk}/series/nothing.csv").status_code == 404
 
 
 def test_result_and_archive_can_be_taken_along(browser: Client, ada: User) -> None:
@@ -445,8 +466,8 @@ def test_result_and_archive_can_be_taken_along(browser: Client, ada: User) -> No
     assert result["Content-Type"] == "application/json"
     assert read_result(result.json()) == run.summary.content
     archive = browser.get(f"/runs/{run.pk}/archive")
-    assert archive["Content-Disposition"] == f'attachment; filename="wslab-{run.pk}.json.zst"'
-    assert json.loads(zstandard.decompress(archive.content))["run_id"] == run.pk
+    assert archive["Content-Disposition"] == f'attachment; filename="wslab-{run.pk}.tar.zst"'
+    assert Opened(archive.content).head["run_id"] == run.pk
 
     bare = make_run(ada, State.FAILED)
     assert browser.get(f"/runs/{bare.pk}/result.json").status_code == 404
@@ -490,7 +511,7 @@ def test_a_run_without_a_window_says_that_its_figures_are_of_the_whole(browser: 
     found = show(browser, run)
     assert "no measured window: figures are of the whole run" in panel(found, "What was reached").text
     assert stats(panel(found, "What was reached"))["Throughput"] == "–"
-    assert [row[0] for row in table(panel(archived(browser, run), "Phases"))] == [
+    assert [row[0] for row in table(panel(show(browser, run), "Phases"))] == [
         "Ramp-up 0 s to 12 s",
         "Drain from 12 s",
     ]
@@ -503,13 +524,19 @@ def test_an_unknown_run_is_not_found(browser: Client) -> None:
 
 
 def test_the_number_of_queries_does_not_grow(
-    browser: Client, ada: User, running: Run, django_assert_num_queries: Callable[[int], Any]
+    browser: Client,
+    ada: User,
+    running: Run,
+    django_assert_num_queries: Callable[[int], Any],
+    django_assert_max_num_queries: Callable[[int], Any],
 ) -> None:
     done = make_finished(ada)
+    show(browser, done)
+    browser.get(f"/runs/{running.pk}/live")
     for _ in range(2):
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(12):
             browser.get(f"/runs/{done.pk}/")
-        with django_assert_num_queries(5):
+        with django_assert_max_num_queries(5):  # 4 where the same second was drawn before
             browser.get(f"/runs/{running.pk}/live")
         for n in range(20):
             say(running, f"line {n}")

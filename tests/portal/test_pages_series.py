@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
 
-from portal.runs.deltas import Line, add_up, shrink
-from portal.runs.phases import phases
-from portal.runs.series import CHARTS, Columns, archived, stretches, summaries
-from portal.runs.series import columns as columns_of
+from portal.runs import charts
+from portal.runs.charts import CHARTS, as_csv, lines
+from portal.runs.columns import Columns
+from portal.runs.phases import Phase, phases
+from portal.runs.series import Table, after, extend, of_columns, of_line, tabulate
 from tests.portal.factories import SMOKE, host_runs, merged_lines
 from wsnode.core.merge import since
-from wsnode.core.protocol import HISTOGRAMS, Second
+from wsnode.core.protocol import Second
 from wsnode.core.scenario import Scenario
 from wsnode.core.summary import Summary, summarise
 
-
-def columns(lines: Sequence[Second], before: Second | None = None) -> Columns:
-    return columns_of(stretches(lines, before))
+NO_HOSTS: Table = {"second": []}
 
 
-def stored(lines: Sequence[Second]) -> list[Line]:
+def columns(cumulative: Sequence[Second], before: Second | None = None) -> Table:
+    """The table of consecutive cumulative lines; `before` precedes the first."""
+    points = []
+    for line in cumulative:
+        points.append(of_line(line, before))
+        before = line
+    return tabulate(points)
+
+
+def stored(cumulative: Sequence[Second]) -> Columns:
     """As an archive holds them."""
-    return list(shrink(line.model_dump(mode="json") for line in lines))
+    return Columns.of(line.model_dump(mode="json") for line in cumulative)
+
+
+def summaries(table: Table, window: tuple[int, int] | None) -> dict[str, str]:
+    return charts.summaries(table, NO_HOSTS, window)
 
 
 def summary(scenario: Scenario = SMOKE, **load: object) -> Summary:
@@ -36,7 +49,7 @@ def summary(scenario: Scenario = SMOKE, **load: object) -> Summary:
 
 def test_every_chart_line_has_a_column_as_long_as_the_run() -> None:
     table = columns(summary().series)
-    keys = {line.key for chart in CHARTS for line in chart.lines}
+    keys = {line.key for chart in CHARTS if not chart.of_hosts for line in chart.lines}
     assert set(table) == keys | {"second"}
     assert {len(column) for column in table.values()} == {12}
 
@@ -47,7 +60,7 @@ def test_a_point_is_what_was_due_in_its_second() -> None:
     assert table["offered"] == [250.0] + [500.0] * 11
     assert table["open"] == [50] + [100] * 11
     assert sum(v or 0 for v in table["answered"]) + sum(v or 0 for v in table["lost"]) == 5750
-    assert table["unsent"] == table["broken"] == [0.0] * 12
+    assert not any(key.startswith(("error:", "unsent:")) for key in table)
     assert all(value == pytest.approx(0.002, rel=0.2) for value in table["p50"])
 
 
@@ -65,24 +78,43 @@ def test_columns_go_on_from_the_line_before() -> None:
 
 def test_an_archived_run_gives_the_same_columns() -> None:
     lines = summary(lose_every=50).series
-    assert columns_of(archived(stored(lines))) == columns(lines)
+    assert tabulate(list(of_columns(stored(lines)))) == columns(lines)
 
 
-def test_archived_seconds_add_up_to_what_the_lines_gained() -> None:
-    lines = summary(lose_every=50).series
-    gained, added = since(lines[7], lines[1]), Second.model_validate(add_up(stored(lines)[2:8], HISTOGRAMS))
+def test_kinds_of_errors_have_columns_of_their_own_and_come_late() -> None:
+    lines_then = summary().series
+    seen = [
+        line.model_copy(update={"errors": {"reset": line.second}, "unsent": {"not_open": 3}} if line.second > 8 else {})
+        for line in lines_then
+    ]
+    table = columns(seen[:6])
+    extend(table, columns(seen[6:], seen[5]))
+    assert table == columns(seen) == tabulate(list(of_columns(stored(seen))))
+    assert table["error:reset"] == [0.0] * 8 + [9.0, 1.0, 1.0, 1.0]
+    assert table["unsent:not_open"] == [0.0] * 8 + [3.0, 0.0, 0.0, 0.0]
+    (errors,) = (chart for chart in CHARTS if chart.key == "errors")
+    assert [(line.label, line.colour) for line in lines(errors, table)] == [
+        ("messages lost", 5),
+        ("reset", 6),
+        ("unsent, not open", 7),
+    ]
+    assert (
+        summaries(table, None)["errors"] == "Reset, most in second 9 (9/s); unsent, not open, most in second 9 (3/s)."
+    )
+    assert after(table, 10)["error:reset"] == [1.0, 1.0]
+    assert as_csv(errors, after(table, 11)) == "second,lost_per_s,error_reset_per_s,unsent_not_open_per_s\n12,0,1,0\n"
 
-    gauges = {"connections_open", "connections_pending", "messages_in_flight"}
-    assert added.counters.model_dump(exclude=gauges) == gained.counters.model_dump(exclude=gauges)
-    assert (added.second, added.errors, added.unsent) == (8, gained.errors, gained.unsent)
-    assert added.histograms == gained.histograms
-    with pytest.raises(ValueError, match="no seconds to add up"):
-        add_up([], HISTOGRAMS)
+
+def test_more_lines_than_colours_are_told_apart_by_dashes() -> None:
+    (cpu,) = (chart for chart in CHARTS if chart.key == "cpu")
+    drawn = lines(cpu, {"second": [], **{f"cpu:host-{n:02}": [] for n in range(20)}})
+    assert len(drawn) == 16
+    assert len({(line.colour, line.dashed) for line in drawn}) == 16
 
 
 def test_a_long_run_is_cut_into_fewer_exact_points() -> None:
     lines = summary().series
-    table = columns_of(archived(stored(lines), most=4))
+    table = tabulate(list(of_columns(stored(lines), most=4)))
     assert table["second"] == [3, 6, 9, 12]
     assert table["offered"] == [pytest.approx((250 + 500 + 500) / 3), 500.0, 500.0, 500.0]
     middle = since(lines[5], lines[2]).histogram("response_time")
@@ -104,6 +136,8 @@ def test_summaries_say_what_the_charts_show() -> None:
     assert said["messages"] == "500/s offered and 495/s answered in the measured window, on average."
     assert said["response_time"].startswith("p50 between 1.")
     assert said["errors"].startswith("Messages lost, most in second ")
+    assert said["scheduler_lag"].startswith("p99 between ")
+    assert said["cpu"] == "No host was seen."
     assert summaries(columns(summary().series), (2, 12))["errors"] == "None."
 
 
@@ -124,6 +158,7 @@ def test_phases_share_out_all_that_was_due() -> None:
     ]
     assert [part.stretch.counters.messages_due for part in parts] == [750, 5000, 0]
     assert sum(part.stretch.counters.messages_lost for part in parts) == found.total.counters.messages_lost
+    assert [Phase.from_json(json.loads(json.dumps(part.to_json()))) for part in parts] == parts
     window, (latencies, _) = parts[1], found.latencies()
     assert window.response_time == latencies.response_time
     assert set(parts[2].nulls.values()) == {"nothing was due"}
@@ -135,7 +170,7 @@ def test_without_anybodys_last_word_there_is_no_drain() -> None:
         "Ramp-up",
         "Measured window",
     ]
-    assert phases(SMOKE, [], None, None) == []
+    assert phases(SMOKE, Columns(), None, None) == []
 
 
 def test_warm_up_is_a_phase_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -14,8 +15,9 @@ from django.utils.safestring import SafeString, mark_safe
 
 from portal.runs import figures
 from portal.runs.icons import ICONS
-from portal.runs.models import Run
+from portal.runs.models import OtherWindow, Run
 from portal.runs.plan import Stretch
+from portal.runs.report import Report
 
 register = template.Library()
 
@@ -260,3 +262,15 @@ def share(part: float, whole: float) -> str:
 def width(stretch: Stretch, whole: float) -> str:
     """A stretch's length of 1000."""
     return share(stretch.to_s - stretch.from_s, whole)
+
+
+@register.filter
+def of(mapping: Mapping[str, Any], key: str) -> Any:
+    """The value of a key; None where there is none."""
+    return mapping.get(key)
+
+
+@register.filter
+def over(report: Report, window: OtherWindow) -> Report:
+    """What a report tells of a further judgement."""
+    return Report(report.run, window.content)
