@@ -117,6 +117,7 @@ def watch(
     page: Page | None = None,
     kernels: Mapping[str, Kernel] | None = None,
     patience_s: float = 4.0,
+    outside: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Watched:
     """Ask Prometheus about a run's window, and about the whole run where totals are compared.
@@ -124,6 +125,7 @@ def watch(
     Waits up to `patience_s` for each target's first sample after the run. A Prometheus that is absent or out of order
     costs figures, never the run: every row then says why it is empty. `page` is where rows link to panels from.
     `kernels`, by host: what node_exporter counts of a whole kernel is asked for and kept once, as the machine's.
+    `outside`: that what was measured is not the lab's own server, in words for the rows that would be of that one.
     """
     watched = Watched()
     asked = [(query, place) for query in QUERIES for place in _places(query, targets, kernels or {})]
@@ -146,6 +148,8 @@ def watch(
     for number, (query, place) in enumerate(asked):
         several = rows[query.name] > 1
         row = _row(query, place, found[number] if watched.fault is None else [], window, watched.fault, several)
+        if outside is not None and watched.fault is None and query.what.job == "wsnode-server":
+            row = row._replace(no_data=f"no data: {outside}")
         if page is not None:
             link = panel_link(page, query.dashboard, query.panel, place.hosts, whole.start, window.start, window.end)
             row = row._replace(grafana_url=link)

@@ -24,7 +24,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
 
-from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged
+from portal.conductor.job import Control, Counted, Event, Job, Outcome, Said, Seen, Staged, Waiting
 from portal.conductor.transport import Transport
 from portal.labs.lab import Lab
 from portal.monitoring.evidence import missing_targets
@@ -36,6 +36,7 @@ from portal.runs.models import DeclaredSubject, Run, RunEvent, RunSecond
 from portal.runs.probe import ProbeError, read_version
 from portal.runs.states import State, way
 from portal.runs.store import LeaseLost, packing, store
+from wsnode.core.protocol import HOOK_PATIENCE_S
 from wsnode.core.result import Subject
 
 T = TypeVar("T")
@@ -83,7 +84,9 @@ class Conducting:
         if self._job.stage == "preflight":
             self._write([Said(text, "warning") for text in self._meanwhile("looking for its targets", self._unwatched)])
         scenario = self._job.scenario
-        longest_s = scenario.duration_s + scenario.drain_s + GRACE_S
+        longest_s = scenario.settle_s + scenario.duration_s + scenario.drain_s + GRACE_S
+        if self._job.hook is not None:
+            longest_s += HOOK_PATIENCE_S
         try:
             outcome = self._meanwhile("conducting", self._conduct, longest_s)
         except BaseException:
@@ -259,10 +262,11 @@ class Conducting:
                 version=run.subject_version,
                 source=run.subject_source or "given",  # type: ignore[arg-type]  # one of its choices
             ),
-            notes=list(dict.fromkeys(warnings))[:NOTES],
+            notes=[*self._job.notes, *dict.fromkeys(warnings)][:NOTES],
             url=run.url,
             ended_at=time.time(),
             patience_s=settings.SCRAPE_PATIENCE_S,
+            outside=f"the run aimed at {run.target}, which tells Prometheus nothing" if run.target else None,
         )
 
 
@@ -288,6 +292,8 @@ def _written(run: Run, events: Sequence[Event], lease: timedelta) -> Run:
     for event in events:
         if isinstance(event, Seen):
             fields["live"] = event.live.model_dump(mode="json")
+        elif isinstance(event, Waiting):
+            fields["state_reason"] = told(event.reason)
     # A commit may have happened though its answer was lost: what is in the row decides, not the instance.
     kept = Run.objects.filter(pk=run.pk, epoch=run.epoch).first()
     if kept is None:

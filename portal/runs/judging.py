@@ -36,6 +36,8 @@ class Facts:
     ended_at: float
     """When the last host's load was known to be over (s since the epoch)."""
     patience_s: float
+    outside: str | None = None
+    """That what was measured is not the lab's own server, in words."""
     server_changed: Sequence[str] = ()
     """What tells that it was not one and the same server all the time."""
 
@@ -70,6 +72,7 @@ def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
         page=_page(facts),
         kernels={host.name: _kernel(host) for host in outcome.hosts},
         patience_s=facts.patience_s,
+        outside=facts.outside,
     )
     result = judge(
         facts.job.run_id,

@@ -15,7 +15,8 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from portal.conductor.job import Outcome
-from portal.labs.lab import LabError, load_lab
+from portal.labs.aim import AimError, aim_at
+from portal.labs.lab import Lab, LabError, load_lab
 from portal.runs.conducting import Conducting, NoEnd
 from portal.runs.jobs import NoJob, job_of
 from portal.runs.judging import Judgement
@@ -123,12 +124,30 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
             weights = lab.weights(run.scenario.get("split", "even"))
             if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names, weights=weights):
                 raise LeaseLost(run.pk)
+        _look_up(run, lab)
         _read_version(run)
         job = job_of(run, lab)
-    except (LabError, NoJob, ProbeError) as error:
+    except (AimError, LabError, NoJob, ProbeError) as error:
         _give_up(run, str(error))
         return
     Conducting(run, job, lab, lock).carry_out()
+
+
+def _look_up(run: Run, lab: Lab) -> None:
+    """Find out where a target is, once for all hosts and for whoever takes the run over.
+
+    Raises:
+        AimError: the lab no longer allows it, or it is nowhere, or where it must not be.
+        LeaseLost: the run is another conductor's.
+    """
+    if not run.target or run.aim is not None:
+        return
+    if run.state != State.PREFLIGHT:
+        raise AimError(f"nobody knows where {run.target} was when the run began")
+    aim = aim_at(lab, run.target, str(run.scenario.get("behaviour", "echo")))
+    if not run.renew(timedelta(seconds=settings.LEASE_S), aim=aim.model_dump()):
+        raise LeaseLost(run.pk)
+    RunEvent.objects.create(run=run, level="info", text=f"{run.target} is {aim.url}, at {aim.address}")
 
 
 def _read_version(run: Run) -> None:
