@@ -27,9 +27,10 @@ from portal.accounts import roles
 from portal.accounts.audit import record
 from portal.accounts.models import ApiToken, User
 from portal.accounts.roles import operator, viewer
-from portal.runs.create import create_run
+from portal.runs.create import create_run, find_declared
 from portal.runs.draft import GivenSubject, Refused, shortened
-from portal.runs.models import NamedScenario, Run
+from portal.runs.models import DeclaredSubject, NamedScenario, Run
+from portal.runs.purpose import USUAL
 from portal.runs.states import State
 from wsnode.core.result import Result
 from wsnode.core.scenario import Scenario
@@ -111,9 +112,39 @@ class RunIn(Schema):
     scenario: str | dict[str, Any] = Field(description="A scenario's name, or its fields.")
     set: dict[str, Any] = Field({}, description="Fields to set differently.")
     subject: SubjectIn | None = None
+    subject_declared: str = Field("", description="A declared subject instead, whose version is read at the begin.")
+    reason: str = Field("", description="Why it is made, in a line.")
+    tags: list[str] = Field([], description="Words that it is found by.")
+    baseline: str | None = Field(
+        None, description="The run that it is held against; `none`: none. Left out: the scenario's own."
+    )
     accept_partial: bool = Field(False, description="Also without a measured window; there is no verdict then.")
 
     model_config = {"extra": "forbid"}
+
+    @property
+    def measured(self) -> GivenSubject | DeclaredSubject | None:
+        """The subject.
+
+        Raises:
+            Refused: two are named, or one that is not declared.
+        """
+        if self.subject_declared:
+            if self.subject is not None:
+                raise Refused(["subject: wanted either subject or subject_declared"])
+            return find_declared(self.subject_declared)
+        return GivenSubject(self.subject.name, self.subject.version) if self.subject else None
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """All but scenario and its changes, as `create_run` takes it."""
+        return {
+            "accept_partial": self.accept_partial,
+            "subject": self.measured,
+            "reason": self.reason,
+            "tags": self.tags,
+            "baseline": USUAL if self.baseline is None else self.baseline,
+        }
 
 
 class RunOut(Schema):
@@ -125,7 +156,14 @@ class RunOut(Schema):
     verdict: str | None
     validity: str | None
     scenario: str
+    scenario_version: int | None = Field(description="The version that it is; null: fields were set differently.")
     subject: dict[str, str]
+    reason: str
+    tags: list[str]
+    baseline: str | None
+    group: str | None
+    group_place: int | None
+    origin: str
     created_at: str
     created_by: str
     cancel_requested: bool
@@ -149,7 +187,8 @@ class Refusal(Schema):
 REFUSALS: dict[Any, Any] = {401: Refusal, 403: Refusal, 404: Refusal, 409: Refusal, 422: Refusal, 429: Refusal}
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def facts_of(run: Run) -> dict[str, Any]:
+    """A run as `RunOut` has it."""
     return {
         "run_id": run.pk,
         "state": run.state,
@@ -157,6 +196,13 @@ def _facts(run: Run) -> dict[str, Any]:
         "verdict": run.verdict,
         "validity": run.validity,
         "scenario": run.scenario_name,
+        "scenario_version": run.scenario_version.number if run.scenario_version else None,
+        "reason": run.reason,
+        "tags": [tag.name for tag in run.tags.all()],
+        "baseline": run.baseline_id,
+        "group": run.group_id,
+        "group_place": run.group_place,
+        "origin": run.origin,
         "subject": {"name": run.subject_name, "version": run.subject_version, "source": run.subject_source},
         "created_at": run.created_at.isoformat(),
         "created_by": run.created_by.username,
@@ -167,7 +213,8 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _user(request: HttpRequest) -> User:
+def user_of(request: HttpRequest) -> User:
+    """Who asks."""
     assert isinstance(request.user, User)
     return request.user
 
@@ -175,7 +222,7 @@ def _user(request: HttpRequest) -> User:
 def _run(run_id: str) -> Run:
     run = None
     if run_id.isprintable():
-        run = Run.objects.select_related("created_by", "summary").filter(pk=run_id).first()
+        run = Run.objects.select_related("created_by", "summary", "scenario_version").filter(pk=run_id).first()
     if run is None:
         raise HttpError(404, f"no run {shortened(run_id)}")
     return run
@@ -190,9 +237,8 @@ def _json(content: str) -> HttpResponse:
 @operator
 def post_run(request: HttpRequest, body: RunIn) -> Status[dict[str, Any]]:
     """Queue a run. Refused with every line that is wrong."""
-    subject = GivenSubject(body.subject.name, body.subject.version) if body.subject else None
-    run = create_run(_user(request), body.scenario, body.set, accept_partial=body.accept_partial, subject=subject)
-    return Status(201, _facts(run))
+    run = create_run(user_of(request), body.scenario, body.set, origin="api", **body.wanted)
+    return Status(201, facts_of(run))
 
 
 @api.get("/runs", response={200: list[RunOut], **REFUSALS}, summary="Runs, newest first")
@@ -206,10 +252,10 @@ def list_runs(request: HttpRequest, limit: int = 50, state: str | None = None) -
         lines.append(f"state: {state!r} is refused: wanted one of {', '.join(State.values)}")
     if lines:
         raise Refused(lines)
-    runs = Run.objects.select_related("created_by")
+    runs = Run.objects.select_related("created_by", "scenario_version").prefetch_related("tags")
     if state is not None:
         runs = runs.filter(state=state)
-    return [_facts(run) for run in runs[:limit]]
+    return [facts_of(run) for run in runs[:limit]]
 
 
 @api.get("/runs/{run_id}", response={200: RunWithResult, **REFUSALS}, summary="A run, with its result once it is over")
@@ -218,7 +264,7 @@ def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
     """How a run stands."""
     run = _run(run_id)
     result = run.summary.content if hasattr(run, "summary") else None
-    return _json(RunWithResult(**_facts(run), result=result).model_dump_json())
+    return _json(RunWithResult(**facts_of(run), result=result).model_dump_json())
 
 
 @api.post("/runs/{run_id}/cancel", response={202: RunOut, **REFUSALS}, summary="Ask for a run's end")
@@ -226,10 +272,10 @@ def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
 def cancel_run(request: HttpRequest, run_id: str) -> Status[dict[str, Any]]:
     """A queued run is cancelled at once; an active one when every host has said so."""
     run = _run(run_id)
-    if not run.request_cancel(_user(request)):
+    if not run.request_cancel(user_of(request)):
         raise HttpError(409, f"run {run.pk} is over: it is {run.state}")
-    record(_user(request), "cancelled", run)
-    return Status(202, _facts(run))
+    record(user_of(request), "cancelled", run)
+    return Status(202, facts_of(run))
 
 
 @api.get("/runs/{run_id}/result", response={200: Result, **REFUSALS}, summary="The machine-readable result")
@@ -248,7 +294,7 @@ def get_result(request: HttpRequest, run_id: str) -> HttpResponse:
 @viewer
 def list_scenarios(request: HttpRequest) -> list[Scenario]:
     """All of them, by name."""
-    return [row.scenario_model for row in NamedScenario.objects.all()]
+    return [row.scenario_model for row in NamedScenario.objects.offered()]
 
 
 @api.get("/openapi.json", auth=[Bearer(), Session(csrf=False)], include_in_schema=False)
@@ -330,8 +376,10 @@ def _spoken(view: Callable[..., HttpResponse], rules: dict[str, roles.Rule | Non
 
 def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
     """The API for the URLconf. Its own token check stands in for the session's login, and for its CSRF token."""
+    from portal.runs.api_plans import router as plans
     from portal.schedules.api import router as schedules
 
+    api.add_router("", plans)
     api.add_router("/schedules", schedules)
     patterns, app_name, namespace = api.urls
     # One pattern per operation, each with the view of all operations of its path.

@@ -57,6 +57,11 @@ class NamedScenario(models.Model):
         """The scenario as core knows it."""
         return Scenario.model_validate(self.content)
 
+    @property
+    def url(self) -> str:
+        """The absolute address of its page."""
+        return f"{settings.PORTAL_URL}{self.get_absolute_url()}"
+
     def get_absolute_url(self) -> str:
         """The path of its page."""
         return reverse("scenarios:scenario", args=[self.name])

@@ -75,6 +75,26 @@ def find_declared(name: str) -> DeclaredSubject:
     return found
 
 
+def make_order(
+    base: str | Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    accept_partial: bool = False,
+    subject: GivenSubject | DeclaredSubject | None = None,
+    reason: str = "",
+    tags: Sequence[str] = (),
+    baseline: str = USUAL,
+) -> Order:
+    """What is asked for, checked.
+
+    Raises:
+        Refused: see `compose` and `Purpose.of`; also where the subject cannot be used.
+    """
+    scenario = compose(base, changes or {}, accept_partial=accept_partial)
+    purpose = Purpose.of(base if isinstance(base, str) else scenario.name, reason=reason, tags=tags, baseline=baseline)
+    return Order(scenario, accept_partial, subject.checked() if isinstance(subject, GivenSubject) else subject, purpose)
+
+
 def create_run(
     user: User,
     base: str | Mapping[str, Any],
@@ -93,9 +113,10 @@ def create_run(
     Raises:
         Refused: see `compose` and `Purpose.of`; also where the subject or the lab cannot be used.
     """
-    scenario = compose(base, changes or {}, accept_partial=accept_partial)
-    purpose = Purpose.of(scenario.name, reason=reason, tags=tags, baseline=baseline)
-    return queue_run(user, Order(scenario, accept_partial, subject, purpose), origin=origin, group=group)
+    order = make_order(
+        base, changes, accept_partial=accept_partial, subject=subject, reason=reason, tags=tags, baseline=baseline
+    )
+    return queue_run(user, order, origin=origin, group=group)
 
 
 def queue_run(user: User, order: Order, *, origin: str = "web", group: RunGroup | None = None) -> Run:

@@ -110,7 +110,7 @@ class ScenarioForm:
         self.errors, self.scenario = {}, None
         try:
             # Checked from scratch: the form holds every field, and the base's own content must not shine through.
-            self.scenario = compose({}, self._values(), accept_partial=True)
+            self.scenario = compose({}, _numbers(self.texts), accept_partial=True)
         except Refused as refused:
             self.sort(refused.lines)
         return not self.errors
@@ -156,12 +156,6 @@ class ScenarioForm:
     def _inputs(self, names: tuple[str, ...]) -> list[Input]:
         fields = {field.name: field for field in form_fields()}
         return [Input(fields[name], self.texts.get(name, ""), self.errors.get(name, "")) for name in names]
-
-    def _values(self) -> dict[str, Any]:
-        kinds = {field.name: field.kind for field in form_fields()}
-        return {
-            name: _number(text) if kinds[name] in ("integer", "number") else text for name, text in self.texts.items()
-        }
 
 
 class RunForm(ScenarioForm):
@@ -287,7 +281,7 @@ class RunForm(ScenarioForm):
             return second_order(
                 first,
                 scenario=asked["b_scenario"],
-                changes=read_assignments(asked["b_set"]),
+                changes=_numbers(read_assignments(asked["b_set"])),
                 subject=(asked["b_subject_name"], asked["b_subject_version"]),
             )
         except OtherRefused as refused:
@@ -342,6 +336,15 @@ def read_assignments(text: str) -> dict[str, str]:
     if wrong:
         raise Refused([f"{line!r} is refused: wanted FIELD=VALUE, such as clients=500" for line in wrong])
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _numbers(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The fields' texts, with those of numbers as numbers."""
+    kinds = {field.name: field.kind for field in form_fields()}
+    return {
+        name: _number(text) if kinds.get(name) in ("integer", "number") and text else text
+        for name, text in texts.items()
+    }
 
 
 def _number(text: str) -> int | float | str:

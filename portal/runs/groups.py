@@ -50,6 +50,11 @@ class RunGroup(models.Model):
     def __str__(self) -> str:
         return f"{self.id} ({self.title})"
 
+    @property
+    def url(self) -> str:
+        """The absolute address of its page."""
+        return f"{settings.PORTAL_URL}{self.get_absolute_url()}"
+
     def get_absolute_url(self) -> str:
         """The path of its page."""
         return reverse("runs:group", args=[self.id])

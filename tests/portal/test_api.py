@@ -43,6 +43,9 @@ class Caller:
     def post(self, path: str, body: object = None, status: int = 201) -> Any:
         return self._read(self.client.post(f"/api/v1{path}", body, content_type="application/json"), status)
 
+    def put(self, path: str, body: object = None, status: int = 200) -> Any:
+        return self._read(self.client.put(f"/api/v1{path}", body, content_type="application/json"), status)
+
     @staticmethod
     def _read(response: Any, status: int) -> Any:
         assert response.status_code == status, response.content
@@ -232,11 +235,20 @@ def test_a_fault_of_the_portal_is_json_too(
 def test_the_description_names_every_path_and_the_scenarios_limits(caller: Caller, user: User) -> None:
     schema = caller.get("/openapi.json")
     assert set(schema["paths"]) == {
+        "/api/v1/groups",
+        "/api/v1/groups/{group_id}",
+        "/api/v1/groups/{group_id}/cancel",
+        "/api/v1/plan",
         "/api/v1/runs",
         "/api/v1/runs/{run_id}",
         "/api/v1/runs/{run_id}/cancel",
         "/api/v1/runs/{run_id}/result",
         "/api/v1/scenarios",
+        "/api/v1/scenarios/{name}",
+        "/api/v1/scenarios/{name}/archive",
+        "/api/v1/scenarios/{name}/baseline",
+        "/api/v1/scenarios/{name}/restore",
+        "/api/v1/scenarios/{name}/versions",
         "/api/v1/schedules",
         "/api/v1/schedules/{schedule_id}",
         "/api/v1/schedules/{schedule_id}/pause",

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.roles import operator
-from portal.labs.lab import Lab, LabError, load_lab
-from portal.runs.achieved import achieved
 from portal.runs.create import queue_run, queue_series
 from portal.runs.draft import Refused
-from portal.runs.expected import outlook
+from portal.runs.foresight import foresee
 from portal.runs.forms import RunForm
 from portal.runs.models import DeclaredSubject, NamedScenario, Run
-from portal.runs.plan import PlainPlan, plain_plan
 
 BASELINES = 30
 """Runs that are offered to be held against, the newest ones."""
@@ -96,41 +91,10 @@ def _own_server() -> Run | None:
 
 def plan_of(form: RunForm) -> dict[str, Any]:
     """The plan of a checked form, and what to know of the lab."""
-    lab, lab_error = None, ""
-    try:
-        lab = load_lab(settings.LAB_FILE)
-    except LabError as error:
-        lab_error = str(error)
-    context: dict[str, Any] = {"plan": None, "lab_error": lab_error}
     if form.scenario is None:
-        return context
-    context["plan"] = planned(form, lab)
-    if lab is not None and form.order is not None:
-        orders = [form.order, form.other] if form.other is not None else [form.order]
-        contents = [order.scenario.model_dump(mode="json") for order in orders] * form.times
-        context["outlook"] = outlook(lab.machine, contents, timezone.now()) if contents else None
-    return context
-
-
-def planned(form: RunForm, lab: Lab | None) -> PlainPlan:
-    """The plan of a form's scenario; the warnings of a second one that alternates with it are added, as its own."""
-    assert form.scenario is not None
-    names = [host.name for host in lab.load_generators] if lab else []
-    done = achieved(lab.machine) if lab else {}
-    plans = [
-        plain_plan(
-            scenario,
-            names,
-            lab.weights(scenario.split) if lab else [],
-            accept_partial=form.accept_partial,
-            lab=lab,
-            achieved=done,
-        )
-        for scenario in (form.scenario, *([form.other.scenario] if form.other is not None else []))
-    ]
-    first, *others = plans
-    added = [f"B: {warning}" for plan in others for warning in plan.warnings if warning not in first.warnings]
-    return first._replace(warnings=[*first.warnings, *added])
+        return {"plan": None}
+    others = [form.other.scenario] if form.other is not None else []
+    return foresee(form.scenario, *others, times=form.times, accept_partial=form.accept_partial)._asdict()
 
 
 @operator

@@ -17,14 +17,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.audit import record
 from portal.accounts.models import User
 from portal.accounts.roles import operator, viewer
-from portal.labs.lab import LabError, load_lab
-from portal.runs.achieved import achieved
 from portal.runs.catalogue import Overtaken
 from portal.runs.draft import Refused
 from portal.runs.edits import Edit, edits
+from portal.runs.foresight import foresee
 from portal.runs.forms import ScenarioForm
 from portal.runs.models import NamedScenario, Run, ScenarioVersion
-from portal.runs.plan import PlainPlan, plain_plan
 from portal.runs.purpose import NO_BASELINE, find_baseline
 from portal.runs.seed import FROM_FILE, of_file
 from portal.runs.text import MOST_CHARS, read_yaml, write_yaml
@@ -241,18 +239,10 @@ def _edit_page(
 
 def _plan_of(form: ScenarioForm) -> dict[str, Any]:
     """The plan of a scenario that was checked."""
-    lab, lab_error = None, ""
-    try:
-        lab = load_lab(settings.LAB_FILE)
-    except LabError as error:
-        lab_error = str(error)
-    shown: PlainPlan | None = None
-    if form.scenario is not None:
-        names = [host.name for host in lab.load_generators] if lab else []
-        weights = lab.weights(form.scenario.split) if lab else []
-        done = achieved(lab.machine) if lab else {}
-        shown = plain_plan(form.scenario, names, weights, lab=lab, achieved=done)
-    return {"plan": shown, "lab_error": lab_error}
+    if form.scenario is None:
+        return {"plan": None}
+    foreseen = foresee(form.scenario, times=0)
+    return {"plan": foreseen.plan, "lab_error": foreseen.lab_error}
 
 
 @operator
