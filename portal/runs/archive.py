@@ -68,7 +68,9 @@ def pack(
     }
     columns = Columns.of(json.loads(zstandard.decompress(line)) for line in seconds)
     machine = {
-        host.name: [line.host.model_dump(mode="json") for line in host.run.counted] for host in outcome.hosts if host.run
+        host.name: [line.host.model_dump(mode="json") for line in host.run.counted]
+        for host in outcome.hosts
+        if host.run
     }
     samples = [
         {"selector": selector, "result": [{"labels": one.labels, "samples": one.samples} for one in found]}
