@@ -122,7 +122,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "/runs/"
+LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
 # Browsers keep cookies by host without its port: two portals on one machine would log each other out.
 SESSION_COOKIE_NAME = f"wslab_session_{urlsplit(PORTAL_URL).port or ''}".rstrip("_")

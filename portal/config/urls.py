@@ -2,16 +2,16 @@
 
 from django.contrib.auth import views as auth
 from django.urls import include, path
-from django.views.generic import RedirectView
 
 from portal.accounts import roles
 from portal.accounts.login import Login
 from portal.config.health import healthz
 from portal.labs.views import lab
 from portal.runs.api import api_urls
+from portal.runs.views.home import home
 
 urlpatterns = [
-    path("", roles.viewer(RedirectView.as_view(url="/runs/")), name="home"),
+    path("", home, name="home"),
     path("runs/", include("portal.runs.urls")),
     path("scenarios/", include("portal.runs.scenario_urls")),
     path("schedules/", include("portal.schedules.urls")),

@@ -256,7 +256,7 @@ def distinct(model: type[models.Model], field: str) -> list[str]:
     """The values of an indexed column, in order, without the empty one. A step down the index for each of them, however
     many rows there are: both databases would read the whole index for SELECT DISTINCT."""
     quote = connection.ops.quote_name
-    table, column = quote(model._meta.db_table), quote(model._meta.get_field(field).column)
+    table, column = quote(model._meta.db_table), quote(str(model._meta.get_field(field).attname))  # type: ignore[union-attr]
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH RECURSIVE step(value, n) AS ("  # noqa: S608  # names of our own models

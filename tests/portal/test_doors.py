@@ -197,7 +197,7 @@ def test_a_broker_that_never_answers_does_not_hold_a_request_for_long(
 def test_the_login_leads_nowhere_else(to: str) -> None:
     make_user("ada")
     response = Client().post("/accounts/login/", {"username": "ada", "password": "a long pass phrase", "next": to})
-    assert response["Location"] == "/runs/"
+    assert response["Location"] == "/"
 
 
 def test_passwords_cannot_be_tried_as_fast_as_one_can(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class _Keeper:
         first = self._story.runs[0].at
         self._versions = {line.scenario.name: self._version(line.scenario, first) for line in LINES}
         self._groups = self._make_groups()
-        for some in batched(self._story.runs, BATCH, strict=False):
+        for some in batched(self._story.runs, BATCH):
             self._write(some)
         for name, run in self._baselines.items():
             NamedScenario.objects.filter(name=name).update(baseline=run)
@@ -240,6 +240,7 @@ def _host_of(row: str) -> str:
 
 def _log(run: Run, told: Told) -> Iterator[RunEvent]:
     assert run.preparing_at is not None
+    assert run.finished_at is not None
     for number, name in enumerate(told.line.generators if told.recipe else ()):
         at = run.preparing_at + timedelta(milliseconds=400 * number)
         yield RunEvent(run=run, at=at, text=f"{name}: prepared, workers: 2")

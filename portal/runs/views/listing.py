@@ -85,4 +85,4 @@ def page_of(chosen: Chosen, number: str | None) -> Page[Run]:
     keys = Paginator(chosen.runs().values_list("pk", flat=True), PAGE_ROWS).get_page(number)
     wanted = list(keys.object_list)
     rows = Run.objects.for_list().prefetch_related("tags").in_bulk(wanted)
-    return Page([rows[key] for key in wanted if key in rows], keys.number, keys.paginator)
+    return Page([rows[key] for key in wanted if key in rows], keys.number, keys.paginator)  # type: ignore[arg-type]
