@@ -116,6 +116,13 @@ class Special:
         """Of the message that is under way."""
         self.opcode = TEXT
 
+    def dissolve(self) -> None:
+        """The connection is gone. The parser and its exceptions refer back to it: in a long load with many breaks such
+        cycles add up, where the collector looks at young objects only (`wsnode.load.worker`)."""
+        protocol = self.protocol
+        protocol.parser.close()
+        protocol.parser_exc = protocol.handshake_exc = None
+
 
 class LeanConnection(asyncio.Protocol):
     """An open connection over a transport. A subclass says what messages are for."""

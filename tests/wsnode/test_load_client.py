@@ -12,7 +12,7 @@ import pytest
 
 from tests.wsnode.peers import peer
 from wsnode.core.metrics import for_job
-from wsnode.load.client import DOWN, OPEN, Address, Client, Setting
+from wsnode.load.client import DOWN, OPEN, Address, Client, Setting, message_head
 from wsnode.load.recorder import NS, Recorder
 from wsnode.telemetry import Layout
 
@@ -23,8 +23,8 @@ def _setting(url: str, recorder: Recorder, **fields: Any) -> Setting:
         "address": Address.at(url, socket.AF_INET, ("127.0.0.1", port)),
         "recorder": recorder,
         "match": "prefix",
-        "binary": False,
         "size": 64,
+        "head": message_head(False, 64),
         "max_in_flight": None,
         "queue_while_down": False,
         "reply_timeout_ns": 5 * NS,
@@ -46,7 +46,7 @@ async def _until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize(("mode", "error"), [("breaks", "closed_by_server"), ("reject", "handshake_rejected")])
+@pytest.mark.parametrize(("mode", "error"), [("badframe", "protocol_error"), ("reject", "handshake_rejected")])
 def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: str) -> None:
     """A load runs without the cyclic collector, and may have millions of breaks."""
 
@@ -55,9 +55,11 @@ def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: 
         protocols: list[weakref.ref[Any]] = []
 
         class Watched(Client):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                super().connection_made(transport)
-                protocols.append(weakref.ref(self._protocol))
+            def connection_lost(self, exc: Exception | None) -> None:
+                library = self._opening._protocol if self._opening else self._special.protocol
+                protocols.append(weakref.ref(library))
+                del library
+                super().connection_lost(exc)
 
         client = Watched(0, _setting(url, recorder))
         connecting = asyncio.create_task(client.connect())
@@ -66,7 +68,7 @@ def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: 
             second = recorder.second(1)
             recorder.turn(second, 0)
             client.turn(second, 1)
-        await _until(lambda: client.state == DOWN and client._transport is None)
+        await _until(lambda: client.state == DOWN and not client._connected)
         await connecting
         assert recorder.errors == {error: 1}
         return protocols[0]

@@ -1,8 +1,7 @@
 """One client of a load: it connects, sends in turn, matches replies, and comes back after a break.
 
-The bytes of the WebSocket protocol are made and read by `websockets`' sans-I/O client protocol. The client drives it
-from an asyncio.Protocol rather than through `websockets.connect`, because the schedule must never wait for a
-connection, and because the moment when a message is with the kernel must be known.
+It is a lean connection (`wsnode.lean`), driven as an asyncio.Protocol rather than through `websockets.connect`, since
+the schedule must never wait for a connection, and since the moment when a message is with the kernel must be known.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ import socket
 import ssl
 from collections import deque
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Response
-from websockets.protocol import CONNECTING as HANDSHAKE
-from websockets.protocol import OPEN as READY
 from websockets.uri import WebSocketURI, parse_uri
 
+from wsnode.lean import BINARY, TEXT, LeanClient, apply_mask, frame_head
 from wsnode.load.error import break_error, connect_error
+from wsnode.load.opening import Opening, Request
 from wsnode.load.recorder import DueSecond, Recorder
 
 if TYPE_CHECKING:
@@ -32,6 +27,8 @@ IDLE, CONNECTING, OPEN, BROKEN, CLOSING, DOWN = range(6)
 """BROKEN: the server closes, or has broken the protocol; the TCP connection has not ended yet."""
 CLOSE_PATIENCE_S = 2.0
 """How long the server has to close the TCP connection after a close frame."""
+LONGEST_REPLY = 16 << 20
+"""Bytes of a message from the server; a longer one breaks the connection."""
 
 
 class Address(NamedTuple):
@@ -41,12 +38,14 @@ class Address(NamedTuple):
     family: int
     sockaddr: tuple[Any, ...]
     tls: ssl.SSLContext | None
+    request: Request
 
     @classmethod
     def at(cls, url: str, family: int, sockaddr: Sequence[Any]) -> Address:
         """A URL at an address that its host has. Raises ValueError where it is no WebSocket URL."""
         uri = parse_uri(url)
-        return cls(uri, family, tuple(sockaddr), ssl.create_default_context() if uri.secure else None)
+        tls = ssl.create_default_context() if uri.secure else None
+        return cls(uri, family, tuple(sockaddr), tls, Request.to(uri))
 
 
 class Setting(NamedTuple):
@@ -55,8 +54,9 @@ class Setting(NamedTuple):
     address: Address
     recorder: Recorder
     match: str
-    binary: bool
     size: int
+    head: bytes
+    """Of each message's frame: opcode and size."""
     max_in_flight: int | None
     queue_while_down: bool
     reply_timeout_ns: int
@@ -67,37 +67,34 @@ class Setting(NamedTuple):
     opened: set[Client]
 
 
-class _Transport(Protocol):
-    def write(self, data: bytes) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def is_closing(self) -> bool: ...
-    def write_eof(self) -> None: ...
-    def can_write_eof(self) -> bool: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
+def message_head(binary: bool, size: int) -> bytes:
+    """What stands before the mask of a message from a client."""
+    head = frame_head(BINARY if binary else TEXT, size)
+    return head[:1] + bytes((head[1] | 0x80,)) + head[2:]
 
 
-class Client(asyncio.Protocol):
+class Client(LeanClient):
     """A client over all its connections."""
 
     __slots__ = (
+        "_arrived_ns",
         "_began_ns",
         "_below",
         "_blocked",
-        "_fragments",
+        "_connected",
         "_opened_ns",
+        "_opening",
         "_outstanding",
         "_prefix",
-        "_protocol",
         "_sequence",
         "_setting",
         "_timer",
-        "_transport",
         "_waiting",
         "number",
         "state",
     )
+
+    limit = LONGEST_REPLY
 
     def __init__(self, number: int, setting: Setting) -> None:
         self.number = number
@@ -107,18 +104,20 @@ class Client(asyncio.Protocol):
         self._sequence = 0
         self._outstanding: dict[bytes | int, tuple[DueSecond, int, int]] = {}
         """Sent and awaited, oldest first: key → (second, turn, when the kernel had it)."""
-        self._waiting: deque[tuple[DueSecond, int]] = deque()
+        self._waiting: deque[tuple[DueSecond, int]] | tuple[()] = ()
         """Their turn came, but the server does not read or the connection is down: (second, turn)."""
         self._blocked: tuple[DueSecond | None, int, bytes | int] | None = None
         """The message that the kernel has taken in part, or not at all. Its second is None once it was given up: its
         bytes are still in the way."""
-        self._transport: _Transport | None = None
-        self._below: _Transport | None = None
+        self._connected = False
+        """Whether there is a transport."""
+        self._below: asyncio.Transport | None = None
         """Of a TLS connection what carries it: its buffer too must be empty before the kernel has everything."""
-        self._protocol: ClientProtocol | None = None
-        self._fragments: list[bytes] | None = None
+        self._opening: Opening | None = None
+        self._rest = b""
+        self._special = None
         self._timer: asyncio.TimerHandle | None = None
-        self._began_ns = self._opened_ns = 0
+        self._began_ns = self._opened_ns = self._arrived_ns = 0
 
     @property
     def in_flight(self) -> int:
@@ -156,10 +155,10 @@ class Client(asyncio.Protocol):
                     await self._connect_tls(loop, sock, address.tls)
         except (OSError, TimeoutError) as error:
             # A connection that was made and lost again has said so itself, in connection_lost.
-            if self.state == CONNECTING and self._transport is None:
+            if self.state == CONNECTING and not self._connected:
                 self._connect_failed(connect_error(error))
         finally:
-            if sock is not None and self._transport is None:
+            if sock is not None and not self._connected:
                 sock.close()
 
     async def _connect_tls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: ssl.SSLContext) -> None:
@@ -177,13 +176,13 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TCP stands: send the opening handshake."""
-        self._transport = transport  # type: ignore[assignment]
-        assert self._transport is not None
+        self.begin(transport)  # type: ignore[arg-type]  # uvloop's is of no such class
+        self._connected = True
         # With no room in the buffer, the transport tells at once whether the kernel has taken everything.
-        self._transport.set_write_buffer_limits(high=0)
-        self._protocol = ClientProtocol(self._setting.address.uri, max_size=None)
-        self._protocol.send_request(self._protocol.connect())
-        self._flush()
+        self.transport.set_write_buffer_limits(high=0)
+        request = self._setting.address.request
+        self._opening = Opening(request)
+        self.write(self._opening.to_send)
         rest_s = self._setting.connect_timeout_s - (monotonic_ns() - self._began_ns) / 1e9
         self._timer = asyncio.get_running_loop().call_later(max(0.0, rest_s), self._handshake_timeout)
 
@@ -194,6 +193,7 @@ class Client(asyncio.Protocol):
 
     def _handshake_done(self) -> None:
         self._cancel_timer()
+        self._opening = None
         now = monotonic_ns()
         setting, recorder = self._setting, self._setting.recorder
         setting.connecting.discard(self)
@@ -232,21 +232,24 @@ class Client(asyncio.Protocol):
             if setting.max_in_flight is not None and self.unsettled >= setting.max_in_flight:
                 recorder.unsent(second, "max_in_flight")
             elif self._blocked is not None:
-                self._waiting.append((second, turn_ns))
+                self._wait(second, turn_ns)
             else:
                 return self._send(second, turn_ns)
         elif not self._opened_ns:
             recorder.unsent(second, "not_open")
         elif setting.queue_while_down and self.state != CLOSING and setting.reconnect is not None:
-            self._waiting.append((second, turn_ns))
+            self._wait(second, turn_ns)
         else:
             recorder.unsent(second, "connection_down")
         return turn_ns
 
+    def _wait(self, second: DueSecond, turn_ns: int) -> None:
+        if isinstance(self._waiting, tuple):  # an empty deque has 760 bytes
+            self._waiting = deque()
+        self._waiting.append((second, turn_ns))
+
     def _send(self, second: DueSecond, turn_ns: int) -> int:
-        setting, protocol, transport = self._setting, self._protocol, self._transport
-        assert protocol is not None
-        assert transport is not None
+        setting, transport = self._setting, self.transport
         self._sequence = sequence = self._sequence + 1
         if setting.match == "prefix":
             prefix = b"%b%x " % (self._prefix, sequence)
@@ -255,12 +258,8 @@ class Client(asyncio.Protocol):
         else:
             key = sequence
             payload = (b"%b%x " % (self._prefix, sequence))[: setting.size].ljust(setting.size, b"x")
-        if setting.binary:
-            protocol.send_binary(payload)
-        else:
-            protocol.send_text(payload)
-        for data in protocol.data_to_send():
-            transport.write(data)
+        mask = next(self._masks)
+        transport.write(b"%b%b%b" % (setting.head, mask, apply_mask(payload, mask)))
         now = monotonic_ns()
         if transport.is_closing():
             # The kernel has refused it: the connection is gone, which connection_lost is about to say.
@@ -281,6 +280,7 @@ class Client(asyncio.Protocol):
 
     def _send_waiting(self) -> None:
         while self._waiting and self._blocked is None and self.state == OPEN:
+            assert not isinstance(self._waiting, tuple)
             self._send(*self._waiting.popleft())
 
     def pause_writing(self) -> None:
@@ -290,7 +290,7 @@ class Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The kernel has taken everything; with TLS perhaps not yet."""
-        if self._blocked is None or self._transport is None or self._transport.get_write_buffer_size():
+        if self._blocked is None or not self._connected or self.transport.get_write_buffer_size():
             return
         if self._below is not None and self._below.get_write_buffer_size():
             return
@@ -324,6 +324,7 @@ class Client(asyncio.Protocol):
                 self._setting.recorder.unsent(second, "write_blocked")
 
     def _give_up_waiting(self) -> None:
+        assert not isinstance(self._waiting, tuple)
         second, _ = self._waiting.popleft()
         self._setting.recorder.unsent(second, "write_blocked" if self.state == OPEN else "connection_down")
 
@@ -331,39 +332,40 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the server. All messages in them have arrived now."""
-        protocol, now = self._protocol, monotonic_ns()
-        if protocol is None:
+        self._arrived_ns = now = monotonic_ns()
+        if self._opening is not None:
+            self._answered(self._opening, data)
             return
-        before = protocol.state
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._frame(event, now)
-            elif isinstance(event, Response) and protocol.handshake_exc is None and self.state == CONNECTING:
-                self._handshake_done()
-        if protocol.writes:
-            self._flush()
-        if before is HANDSHAKE and protocol.handshake_exc is not None and self.state == CONNECTING:
-            rejected = isinstance(protocol.handshake_exc, InvalidStatus)
-            self._end_connecting("handshake_rejected" if rejected else "handshake_failed")
+        size = len(data) - 2
+        if 0 <= size < 126 and data[1] == size and self._special is None and not self._rest:
+            # One short message and nothing else, as most are: `_usual` and `received` in one go.
+            first, payload = data[0], data[2:]
+            if first == BINARY or (first == TEXT and payload.isascii()):
+                self._message(payload, now)
+                return
+        super().data_received(data)
+
+    def _answered(self, opening: Opening, data: bytes) -> None:
+        rest = opening.receive(data)
+        if self.state != CONNECTING:
+            return
+        if opening.failed is not None:
+            self._end_connecting(opening.failed)
             self._abort()
-        elif protocol.state is not READY and self.state == OPEN:
+        elif rest is not None:
+            self._handshake_done()
+            if rest:
+                super().data_received(rest)
+
+    def received(self, messages: list[tuple[int, bytes]]) -> None:
+        for _, payload in messages:
+            self._message(payload, self._arrived_ns)
+
+    def closing(self) -> None:
+        if self.state == OPEN:
             # It has a moment to end the TCP connection itself. Nothing can be sent any more.
             self.state = BROKEN
-            self._close_soon()
-
-    def _frame(self, frame: Frame, now: int) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            if frame.fin:
-                self._message(bytes(frame.data), now)
-            else:
-                self._fragments = [bytes(frame.data)]
-        elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments.append(bytes(frame.data))
-            if frame.fin:
-                whole, self._fragments = b"".join(self._fragments), None
-                self._message(whole, now)
+        self._close_soon()
 
     def _message(self, payload: bytes, now: int) -> None:
         setting = self._setting
@@ -391,13 +393,11 @@ class Client(asyncio.Protocol):
 
     # --- closing ---
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Close with 1000; what is awaited still, stays in flight. A handshake under way stays pending."""
-        if self.state == OPEN and self._protocol is not None and self._protocol.state is READY:
+        if self.state == OPEN and self.is_open:
             self.state = CLOSING
-            self._protocol.send_close(1000)
-            self._flush()
-            self._close_soon()
+            self.close(1000)
 
     def give_up_sending(self) -> None:
         """No more sends: what waited for the server or the connection is unsent now."""
@@ -414,18 +414,8 @@ class Client(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(CLOSE_PATIENCE_S, self._abort)
 
     def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _flush(self) -> None:
-        protocol, transport = self._protocol, self._transport
-        if protocol is None or transport is None:
-            return
-        for data in protocol.data_to_send():
-            if data:
-                transport.write(data)
-            elif transport.can_write_eof():
-                transport.write_eof()
+        if self._connected:
+            self.transport.abort()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -436,17 +426,23 @@ class Client(asyncio.Protocol):
         """The server has ended its side: the transport closes, connection_lost follows."""
         if self.state == OPEN:
             self.state = BROKEN
+        if self._opening is not None:
+            self._opening.end()
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The TCP connection is gone: account for it and for everything that it carried."""
-        if self._transport is None and self.state != CONNECTING:
+        if not self._connected and self.state != CONNECTING:
             return  # TLS stood at the very moment when the connect was given up
         self._cancel_timer()
-        setting, protocol, state = self._setting, self._protocol, self.state
+        setting, special, opening, state = self._setting, self._special, self._opening, self.state
         recorder = setting.recorder
-        self._transport = self._below = self._protocol = self._fragments = None
+        self._connected = False
+        self._below = self._opening = self._special = None
+        self._rest = b""
         if state == CONNECTING:
-            self._end_connecting("reset" if isinstance(exc, ConnectionError) else "handshake_failed")
+            refused = opening.failed if opening is not None else None
+            self._end_connecting(refused or ("reset" if isinstance(exc, ConnectionError) else "handshake_failed"))
         elif state in (OPEN, BROKEN, CLOSING):
             now = monotonic_ns()
             setting.opened.discard(self)
@@ -456,16 +452,10 @@ class Client(asyncio.Protocol):
             recorder.live.connections_closed += 1
             recorder.live.connection_duration.observe(now - self._opened_ns)
             if state != CLOSING:
-                recorder.error(break_error(exc, protocol))
+                recorder.error(break_error(exc, special.protocol if special else None))
                 self._settle_lost()
-        if protocol is not None:
-            # Its parser and its exceptions refer back to it: in a long load with many breaks such cycles add up, since
-            # the collector looks at young objects only (`Worker.go`).
-            protocol.parser.close()
-            if (refused := protocol.handshake_exc) is not None:
-                vars(refused).clear()
-                refused.args, refused.__traceback__ = (), None
-            protocol.parser_exc = protocol.handshake_exc = None
+        if special is not None:
+            special.dissolve()
         if state != CLOSING:
             self._reconnect()
 

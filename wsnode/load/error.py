@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from websockets.client import ClientProtocol
+    from websockets.protocol import Protocol
 
     from wsnode.core.protocol import ErrorKind
 
@@ -30,7 +30,7 @@ def connect_error(error: OSError) -> ErrorKind:
     return "connect_failed"
 
 
-def break_error(exc: Exception | None, protocol: ClientProtocol | None) -> ErrorKind:
+def break_error(exc: Exception | None, protocol: Protocol | None) -> ErrorKind:
     """Why an open connection ended that its client did not close."""
     if protocol is not None and protocol.parser_exc is not None:
         return "protocol_error"

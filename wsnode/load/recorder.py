@@ -6,6 +6,7 @@ passed it and none of its messages is still awaited; then its figures never chan
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from typing import Any
 
@@ -28,11 +29,10 @@ MESSAGE_COUNTERS = (
 class Tally:
     """A histogram for the hot path: a list of counts, exact moments. Values in ns, 0 or more."""
 
-    __slots__ = ("count", "counts", "high", "low", "overflow", "total")
+    __slots__ = ("counts", "high", "low", "overflow", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * BUCKETS
-        self.count = 0
         self.total = 0
         self.low = _NONE
         self.high = -1
@@ -47,7 +47,6 @@ class Tally:
             self.counts[(shift << 7) + (value >> shift)] += 1
         else:
             self.overflow += 1
-        self.count += 1
         self.total += value
         if value < self.low:  # noqa: PLR1730  min() costs three times as much
             self.low = value
@@ -57,17 +56,18 @@ class Tally:
     def take(self) -> Histogram:
         """The counts so far, and start over. Costs as many steps as there are buckets between minimum and maximum."""
         histogram = Histogram()
-        if not self.count:
+        if self.high < 0:
             return histogram
-        histogram.count, histogram.sum_ns, histogram.overflow = self.count, self.total, self.overflow
+        histogram.sum_ns, histogram.overflow = self.total, self.overflow
         histogram.min_ns, histogram.max_ns = self.low, self.high
-        counts = self.counts
+        counts, buckets = self.counts, histogram.buckets
         first, last = _index(self.low), _index(self.high)
         for index in range(first, last + 1):
             if n := counts[index]:
-                histogram.buckets[index] = n
+                buckets[index] = n
                 counts[index] = 0
-        self.count = self.total = self.overflow = 0
+        histogram.count = self.overflow + sum(buckets.values())
+        self.total = self.overflow = 0
         self.low, self.high = _NONE, -1
         return histogram
 
@@ -122,8 +122,10 @@ class Recorder:
         self.bytes_sent = self.bytes_received = 0
         self.errors: Counter[str] = Counter()
         self.handshake = Tally()
-        self.recent = Tally()
-        """Response times of the replies that came since the last live line."""
+        self.recent = [0] * BUCKETS
+        """Response times of the replies that came since the last live line, by bucket; what overflows is left out."""
+        self._size = self._size_place = -1
+        """Of the last message, and its bucket: mostly all have one size."""
         self._seconds: deque[DueSecond] = deque()
         self._spare: list[tuple[Tally, Tally, Tally, Tally]] = []
         self._snapshots: dict[int, dict[str, Any]] = {}
@@ -171,7 +173,10 @@ class Recorder:
         live = self.live
         live.messages_sent += 1
         live.bytes_sent += size
-        live.message_size.observe(size)
+        if size != self._size:
+            self._size, self._size_place = size, bisect_left(live.message_size.bounds, size)
+        live.message_size.counts[self._size_place] += 1
+        live.message_size.total += size
 
     def unsent(self, second: DueSecond, reason: str) -> None:
         """A due message will not be sent."""
@@ -190,8 +195,19 @@ class Recorder:
         second.received += 1
         second.awaited -= 1
         second.service.add(service_ns)
-        second.response.add(response_ns)
-        self.recent.add(response_ns)
+        response = second.response
+        shift = response_ns.bit_length() - 8
+        if 0 < shift <= 34:  # `Tally.add` in place, since the bucket is needed twice
+            index = (shift << 7) + (response_ns >> shift)
+            response.counts[index] += 1
+            self.recent[index] += 1
+            response.total += response_ns
+            if response_ns < response.low:  # noqa: PLR1730
+                response.low = response_ns
+            if response_ns > response.high:  # noqa: PLR1730
+                response.high = response_ns
+        else:
+            response.add(response_ns)
         self.live.messages_received += 1
 
     def arrived(self, size: int) -> None:
@@ -204,6 +220,18 @@ class Recorder:
         second.lost += 1
         second.awaited -= 1
         self.live.messages_lost += 1
+
+    def take_recent(self) -> Histogram:
+        """The response times of `recent`, and start over; its moments are within a bucket's width."""
+        recent, counts = Histogram(), self.recent
+        for index in [index for index, n in enumerate(counts) if n]:
+            low, high = bucket_bounds(index)
+            n = recent.buckets[index] = counts[index]
+            recent.count += n
+            recent.sum_ns += n * ((low + high) // 2)
+            recent.min_ns, recent.max_ns = (low if recent.min_ns is None else recent.min_ns), high
+            counts[index] = 0
+        return recent
 
     def stray(self) -> None:
         """A reply that matches nothing outstanding."""

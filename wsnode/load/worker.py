@@ -18,7 +18,7 @@ import uvloop
 
 from wsnode.core.metrics import for_job
 from wsnode.core.scenario import Plan
-from wsnode.load.client import IDLE, Address, Client, Setting
+from wsnode.load.client import IDLE, Address, Client, Setting, message_head
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, Schedule, connect_order
 from wsnode.load.timer import Timer
@@ -56,8 +56,8 @@ class Worker:
             address=address,
             recorder=recorder,
             match=scenario.effective_match,
-            binary=scenario.message_type == "binary",
             size=scenario.size_bytes,
+            head=message_head(scenario.message_type == "binary", scenario.size_bytes),
             max_in_flight=scenario.max_in_flight,
             queue_while_down=scenario.while_down == "queue",
             reply_timeout_ns=round(scenario.reply_timeout_s * NS),
@@ -270,7 +270,7 @@ class Worker:
                     "received": recorder.live.messages_received,
                     "outstanding": recorder.awaited,
                     "errors": sum(recorder.errors.values()),
-                    "recent": recorder.recent.take().to_wire(),
+                    "recent": recorder.take_recent().to_wire(),
                 }
             }
         )
@@ -326,7 +326,7 @@ class Worker:
             task.cancel()
         for client in self._clients:
             if client.state != IDLE:
-                client.close()
+                client.leave()
         try:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 while self._opened:  # noqa: ASYNC110  at the end of a load a poll costs nothing
