@@ -14,7 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from portal.accounts.roles import viewer
 from portal.labs.lab import Lab, LabError, load_lab
-from portal.runs.expected import line_of
+from portal.runs.expected import expected, overhead_s
 from portal.runs.models import Run, RunSecond
 from portal.runs.news import doubted, news
 from portal.runs.progress import Now, Progress, at_present, progress
@@ -94,14 +94,16 @@ def _lines(lab: Lab | None, now: datetime) -> list[Line]:
 
 
 def _line(machine: str, now: datetime) -> Line:
-    expected = line_of(machine, now)
+    rows = Run.objects.filter(machine=machine).select_related("created_by")
+    runs = [*rows.active(), *rows.queued().order_by("created_at", "pk")]
+    moments = expected(runs, overhead_s(machine), now) if runs else []
     under_way, waiting = [], []
-    for run, moment in expected:
+    for run, moment in moments:
         if run.is_active:
             under_way.append(UnderWay(run, progress(run, now), _present(run), now + timedelta(seconds=moment.ends_s)))
         else:
             waiting.append(Waiting(run, now + timedelta(seconds=moment.begins_s)))
-    free_at = now + timedelta(seconds=expected[-1][1].ends_s) if expected else None
+    free_at = now + timedelta(seconds=moments[-1][1].ends_s) if moments else None
     return Line(machine, under_way, waiting, free_at)
 
 
