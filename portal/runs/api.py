@@ -376,10 +376,12 @@ def _spoken(view: Callable[..., HttpResponse], rules: dict[str, roles.Rule | Non
 
 def api_urls() -> tuple[list[URLPattern | URLResolver], str, str]:
     """The API for the URLconf. Its own token check stands in for the session's login, and for its CSRF token."""
+    from portal.runs.api_compare import router as comparisons
     from portal.runs.api_plans import router as plans
     from portal.schedules.api import router as schedules
 
     api.add_router("", plans)
+    api.add_router("", comparisons)
     api.add_router("/schedules", schedules)
     patterns, app_name, namespace = api.urls
     # One pattern per operation, each with the view of all operations of its path.

@@ -130,7 +130,7 @@ def compare(sides: Sequence[Side], earlier: Sequence[Member]) -> Comparison:
                 first.word,
                 sentence(first, base, noise, kinds),
                 first,
-                [*side.cautions(), *_unlike(base, side, kinds)],
+                [*side.cautions(), *_unlike(base, side, kinds), *_apart(base, side)],
                 noise,
             )
         )
@@ -175,6 +175,17 @@ def _unlike(base: Side, contender: Side, kinds: Sequence[str]) -> list[str]:
     one, other = (load_of(side.representative.scenario) for side in (base, contender))
     fields = [name for name in one if one[name] != other[name]]
     return [f"{contender.title} did not carry the same load: {', '.join(fields)} differ."] if fields else []
+
+
+def _apart(base: Side, contender: Side) -> list[str]:
+    """Whether two groups were made one after the other."""
+    times = [[member.created_at for member in side.counted] for side in (base, contender)]
+    if not all(len(of) > 1 for of in times) or min(map(max, times)) > max(map(min, times)):
+        return []
+    return [
+        f"{contender.title} and {base.title} were made one after the other: whatever else changed in between counts as "
+        "a difference. Groups that alternate (A B B A) do not have this."
+    ]
 
 
 def _scenario(side: Side) -> dict[str, str]:

@@ -185,3 +185,15 @@ def test_one_side_is_no_comparison_and_six_are_too_many() -> None:
     for n in (1, 6):
         with pytest.raises(ValueError, match=f"{n} sides: expected 2 to 5"):
             compare([side(100 * i, LOW) for i in range(n)], ())
+
+
+def test_groups_that_were_made_one_after_the_other_say_so_and_those_that_alternate_do_not() -> None:
+    [contender] = compare([side(1, LOW), side(100, LOW)], ()).contenders
+    assert contender.cautions == [
+        "side 100 and side 1 were made one after the other: whatever else changed in between counts as a difference. "
+        "Groups that alternate (A B B A) do not have this."
+    ]
+    [contender] = compare([side(1, LOW), side(3, LOW)], ()).contenders
+    assert contender.cautions == []
+    [contender] = compare([side(1, LOW), side(100, [1.0])], ()).contenders
+    assert contender.cautions == []
