@@ -318,8 +318,10 @@ class Run:
                 await host.stop(f"the run is {state}: {reason}", patience_s)
             except (Lost, BadAgent, Refused) as error:
                 host.lost = host.lost or str(error)
+                self._say(f"{host.name}: no word of it: {host.lost}", "warning")
             else:
                 host.lost = None
+                self._emit(Said(f"{host.name}: its load is over", confirms=host.name))
 
         await asyncio.gather(*map(stop, touched))
         spoken = [host for host in touched if host.lost is None]

@@ -80,6 +80,8 @@ class Said:
 
     text: str
     level: Literal["info", "warning", "error"] = "info"
+    confirms: str = ""
+    """The host that says with this line that no load of the run is left on it."""
 
 
 @dataclass(frozen=True)

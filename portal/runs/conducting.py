@@ -306,7 +306,7 @@ def _written(run: Run, events: Sequence[Event], lease: timedelta) -> Run:
                 kept = _advanced(kept, State(event.stage), event.start_at_ns)
         RunSecond.objects.bulk_create([RunSecond.of(kept, second) for second in seconds], ignore_conflicts=True)
         RunEvent.objects.bulk_create(
-            RunEvent(run=kept, at=now, level=event.level, text=told(event.text))
+            RunEvent(run=kept, at=now, level=event.level, text=told(event.text), confirms=event.confirms)
             for event in events
             if isinstance(event, Said)
         )

@@ -305,6 +305,11 @@ def test_a_server_that_cannot_be_looked_at_in_the_end_is_said_and_nothing_more(s
 # --- somebody ends it ---
 
 
+def confirmed(conducted: Conducted) -> list[str]:
+    """The hosts that have said that no load of the run is left on them."""
+    return [event.confirms for event in conducted.of(Said) if event.confirms]
+
+
 def test_a_cancel_stops_every_host_and_says_so(scripted: Loads) -> None:
     async def work() -> None:
         async with lab(3) as hosts:
@@ -319,6 +324,7 @@ def test_a_cancel_stops_every_host_and_says_so(scripted: Loads) -> None:
                 "the run is cancelled: cancelled by request"
             ] * 3
             assert [len(host.run.series) if host.run else 0 for host in outcome.hosts] == [0, 2, 2, 2]
+            assert sorted(confirmed(conducted)) == ["load-1", "load-2", "load-3"]
 
     run(work())
 
@@ -335,6 +341,8 @@ def test_a_cancel_without_every_hosts_word_is_no_cancel(scripted: Loads) -> None
                 "nobody can say what the load did on load-3 (no route to host); cancelled by request"
             )
             assert await hosts.states() == {"load-1": "stopped", "load-2": "stopped", "load-3": "running"}
+            assert sorted(confirmed(conducted)) == ["load-1", "load-2"]
+            assert "load-3: no word of it: no route to host" in conducted.said
 
     run(work())
 
