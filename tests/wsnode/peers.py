@@ -169,11 +169,12 @@ def peer(mode: str, argument: float = 0, identity: Path | None = None) -> Iterat
         process.wait(10)
 
 
-def new_identity(path: Path) -> Path:
-    """A key and its self-made certificate for 127.0.0.1, in one PEM file that clients may trust."""
+def new_identity(path: Path, *names: str) -> Path:
+    """A key and its self-made certificate for these names, or 127.0.0.1, in one PEM file that clients may trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
     now = datetime.now(UTC)
+    subjects: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -182,7 +183,9 @@ def new_identity(path: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(subjects or [x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     text = key.private_bytes(
