@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.db import connection, models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 
 from portal.accounts.models import User
 from portal.runs.models import Environment, Note, Run, RunGroup, RunQuerySet, Tag
@@ -41,11 +41,12 @@ def _day(text: str) -> datetime:
 
 
 def _host(name: str) -> Q:
-    return Q(pk__in=Environment.objects.filter(host=name).values("run"))
+    return Q(Exists(Environment.objects.filter(run=OuterRef("pk"), host=name)))
 
 
 def _tag(name: str) -> Q:
-    return Q(pk__in=Run.tags.through.objects.filter(tag__name=name).values("run"))
+    tag = Tag.objects.filter(name=name).values("pk")[:1]
+    return Q(Exists(Run.tags.through.objects.filter(run=OuterRef("pk"), tag=Subquery(tag))))
 
 
 def _state(word: str) -> Q:

@@ -68,6 +68,15 @@ class Summary(models.Model):
     figures = models.JSONField(default=dict)
     """Every metric that a threshold can name, with its value or null: what comparisons and history read."""
 
+    class Meta:
+        indexes = [
+            # All that a list sorts by: the rows themselves are some pages long, since a result is.
+            models.Index(
+                fields=("run", "p50_s", "p95_s", "p99_s", "received_per_s", "error_ratio", "connections_peak"),
+                name="summary_sorted",
+            )
+        ]
+
     @classmethod
     def of(cls, run: Run, result: Result) -> Summary:
         """A row that holds this result, unsaved."""

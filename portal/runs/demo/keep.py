@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from portal.accounts.models import User
 from portal.labs.lab import LabError, load_lab
@@ -53,6 +53,8 @@ def keep(runs: int, until: datetime, seed: int, say: Say = lambda _: None) -> in
     say(f"{len(story.runs):,} runs are written")
     with transaction.atomic():
         _Keeper(story, loads).keep()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
     return len(story.runs)
 
 
