@@ -215,14 +215,6 @@ class Lab(_Part):
         """The jump host of a name that a host's `proxy_jump` has."""
         return next(jump for jump in self.jump_hosts if jump.name == name)
 
-    def weights(self, split: Literal["capacity", "even"]) -> list[int]:
-        """The load generators' parts of a run's clients, in proportion. `capacity`: their cores; where the lab does not
-        know those of all of them, or `even`: the same for each."""
-        cores = [host.facts and host.facts.cpu_count for host in self.load_generators]
-        if split == "even" or None in cores:
-            return [1] * len(cores)
-        return [number or 1 for number in cores]
-
     def run_url(self, behaviour: str) -> str:
         """Where the clients of a scenario connect to."""
         assert self.server.ws_url is not None

@@ -9,8 +9,10 @@ from django.utils import timezone
 
 from portal.labs.lab import LabError, load_lab
 from portal.runs.achieved import achieved
+from portal.runs.capacity import capacities, last_told
 from portal.runs.expected import Outlook, outlook
 from portal.runs.plan import PlainPlan, plain_plan
+from portal.runs.split import split
 from wsnode.core.scenario import Scenario
 
 
@@ -32,17 +34,21 @@ def foresee(scenario: Scenario, *others: Scenario, times: int = 1, accept_partia
         lab_error = str(error)
     names = [host.name for host in lab.load_generators] if lab else []
     done = achieved(lab.machine) if lab else {}
-    plans = [
-        plain_plan(
-            each,
-            names,
-            lab.weights(each.split) if lab else [],
-            accept_partial=accept_partial,
-            lab=lab,
-            achieved=done,
+    told = last_told(lab.machine) if lab else {}
+    plans = []
+    for each in (scenario, *others):
+        able = capacities(each, lab, done, told) if lab else []
+        plans.append(
+            plain_plan(
+                each,
+                names,
+                split(each.clients, able, each.split),
+                accept_partial=accept_partial,
+                lab=lab,
+                achieved=done,
+                capacities=able,
+            )
         )
-        for each in (scenario, *others)
-    ]
     first = plans[0]
     added = [f"B: {warning}" for plan in plans[1:] for warning in plan.warnings if warning not in first.warnings]
     when = None

@@ -13,10 +13,12 @@ from typing import Literal
 from django.conf import settings
 from django.db import IntegrityError
 from django.utils import timezone
+from pydantic import ValidationError
 
 from portal.conductor.job import Outcome
 from portal.labs.aim import AimError, aim_at
 from portal.labs.lab import Lab, LabError, load_lab
+from portal.runs.capacity import weights_of
 from portal.runs.conducting import Conducting, NoEnd
 from portal.runs.jobs import NoJob, job_of
 from portal.runs.judging import Judgement
@@ -121,7 +123,7 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
             )
         if not run.generators:
             names = [host.name for host in lab.load_generators]
-            weights = lab.weights(run.scenario.get("split", "even"))
+            weights = _weights(run, lab)
             if not run.renew(timedelta(seconds=settings.LEASE_S), generators=names, weights=weights):
                 raise LeaseLost(run.pk)
         _look_up(run, lab)
@@ -131,6 +133,14 @@ def _carry_out(run: Run, lock: MachineLock) -> None:
         _give_up(run, str(error))
         return
     Conducting(run, job, lab, lock).carry_out()
+
+
+def _weights(run: Run, lab: Lab) -> list[int]:
+    """How many clients each load generator is to have, for good: whoever takes the run over deals them the same way."""
+    try:
+        return weights_of(run.scenario_model, lab)
+    except ValidationError:  # of another version: what reads it next says so
+        return []
 
 
 def _look_up(run: Run, lab: Lab) -> None:

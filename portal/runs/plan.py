@@ -10,6 +10,7 @@ from typing import NamedTuple
 from portal.labs.lab import Lab
 from portal.runs.figures import count, number, percentile, size, span
 from portal.runs.limits import Achieved, limits
+from portal.runs.split import Capacity, beyond
 from wsnode.core.histogram import nearest_rank
 from wsnode.core.result import QUANTILES, SAMPLES_BEYOND
 from wsnode.core.scenario import NoWindow, Plan, Scenario
@@ -82,14 +83,17 @@ def plain_plan(
     accept_partial: bool = False,
     lab: Lab | None = None,
     achieved: Mapping[str, Achieved] | None = None,
+    capacities: Sequence[Capacity] = (),
 ) -> PlainPlan:
     """Describe `scenario` on these load generators, the clients dealt in proportion to the weights (none: evenly). A
     scenario without a window is described too, see `no_window`. Warnings compare it with what the lab's hosts have and
-    have achieved, as far as that is known."""
+    have achieved, as far as that is known; `capacities`, in the generators' order, say by what they were dealt."""
     no_window, repairs = _no_window(scenario)
     weights = weights or [1] * len(generators)
-    parts = _parts(scenario, generators, weights)
+    parts = _parts(scenario, generators, weights, {one.name: one for one in capacities})
     lacking = limits(scenario, parts, lab, achieved or {})
+    if capacities:
+        lacking = [*beyond([part.connections for part in parts], capacities), *lacking]
     warnings = [*lacking, *_time_warnings(scenario), *_sample_warnings(scenario), *scenario.notes()]
     if no_window and accept_partial:
         warnings.insert(0, "Ramp-up only, as accepted: nothing is measured in a window, and there is no verdict.")
@@ -124,17 +128,31 @@ def _no_window(scenario: Scenario) -> tuple[str | None, list[Repair]]:
 def _dealt(scenario: Scenario, generators: Sequence[str], weights: Sequence[int]) -> str:
     if len(generators) < 2 or scenario.split == "even":
         return ""
-    if len(set(weights)) == 1:
+    if max(weights) - min(weights) <= 1:
         return ""
-    cores = ", ".join(f"{name} has {weight}" for name, weight in zip(generators, weights, strict=True))
-    return f"The clients are dealt by cores: {cores}. With split 'even' each has as many."
+    return "The clients are dealt by what each can carry. With split 'even' each has as many."
 
 
-def _parts(scenario: Scenario, generators: Sequence[str], weights: Sequence[int]) -> list[Part]:
+def _parts(
+    scenario: Scenario, generators: Sequence[str], weights: Sequence[int], capacities: Mapping[str, Capacity]
+) -> list[Part]:
     if not generators:
         return []
     plans = Plan.divide(scenario, "ws://plan", weights)
-    return [_part(scenario, name, plan.count) for name, plan in zip(generators, plans, strict=True)]
+    parts = [_part(scenario, name, plan.count) for name, plan in zip(generators, plans, strict=True)]
+    return [
+        part._replace(text=_having(plan.count, capacities[part.generator]) + part.text)
+        if plan.count and part.generator in capacities
+        else part
+        for part, plan in zip(parts, plans, strict=True)
+    ]
+
+
+def _having(clients: int, capacity: Capacity) -> str:
+    """Such as `600 clients (8 cores, 16 GB; room for 28,232): `; empty where nothing is known of the host."""
+    room = "" if capacity.tightest is None else f"room for {count(capacity.tightest.most)}"
+    has = "; ".join(filter(None, (capacity.words, room)))
+    return f"{_many(clients, 'client')} ({has}): " if has else ""
 
 
 def _part(scenario: Scenario, generator: str, clients: int) -> Part:

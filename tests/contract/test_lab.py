@@ -53,17 +53,6 @@ def test_what_nobody_saw_of_a_host_may_be_left_out() -> None:
     assert (server.facts.kernel, server.facts.cpu_count, server.facts.provisioned_at) == ("6.12.41", None, None)
 
 
-def test_load_generators_are_dealt_to_by_their_cores_where_all_are_known() -> None:
-    data = json.loads(GOLDEN.read_text())
-    data["hosts"].append({**data["hosts"][1], "name": "load-2"})
-    for cores, expected in (((8, 2), [8, 2]), ((8, None), [1, 1]), ((None, None), [1, 1])):
-        for host, count in zip(data["hosts"][1:], cores, strict=True):
-            host["facts"] = count and {"cpu_count": count}
-        lab = Lab.model_validate_json(json.dumps(data))
-        assert lab.weights("capacity") == expected
-        assert lab.weights("even") == [1, 1]
-
-
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     def change(data: dict[str, Any]) -> None:
         *parents, last = path.split(".")

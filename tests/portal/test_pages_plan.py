@@ -6,6 +6,7 @@ import yaml
 from django.conf import settings
 
 from portal.runs.plan import PlainPlan, Stretch, plain_plan
+from portal.runs.split import Capacity, Limit
 from tests.portal.factories import SMOKE
 from wsnode.core.scenario import Scenario
 
@@ -139,10 +140,16 @@ def test_every_shipped_scenario_has_a_plan() -> None:
         assert (plan.no_window is None) == (scenario.window_s >= 1)
 
 
-def test_clients_dealt_by_cores_say_so() -> None:
-    plan = plain_plan(SMOKE, ["load-1", "load-2"], [6, 2])
+def test_clients_dealt_by_what_hosts_carry_say_so_and_who_has_what() -> None:
+    able = [
+        Capacity("load-1", 6.0, "6 cores, 16 GB", (Limit(28_232, "source ports"), Limit(90, "caps", of_agent=True))),
+        Capacity("load-2", 2.0, ""),
+    ]
+    plan = plain_plan(SMOKE, ["load-1", "load-2"], [75, 25], capacities=able)
     assert [part.connections for part in plan.parts] == [75, 25]
-    assert plan.dealt == (
-        "The clients are dealt by cores: load-1 has 6, load-2 has 2. With split 'even' each has as many."
-    )
+    assert plan.parts[0].text.startswith("75 clients (6 cores, 16 GB; room for 90): opens 75 connections, ")
+    assert plan.parts[1].text.startswith("opens 25 connections, ")
+    assert plan.dealt == "The clients are dealt by what each can carry. With split 'even' each has as many."
     assert plain_plan(SMOKE, ["load-1", "load-2"], [2, 2]).dealt == ""
+    beyond = plain_plan(SMOKE, ["load-1", "load-2"], [95, 5], capacities=able)
+    assert beyond.warnings[0] == "load-1 would have 95 clients, and room for 90: caps."
