@@ -534,7 +534,7 @@ def test_the_number_of_queries_does_not_grow(
     show(browser, done)
     browser.get(f"/runs/{running.pk}/live")
     for _ in range(2):
-        with django_assert_num_queries(12):
+        with django_assert_num_queries(13):
             browser.get(f"/runs/{done.pk}/")
         with django_assert_max_num_queries(5):  # 4 where the same second was drawn before
             browser.get(f"/runs/{running.pk}/live")

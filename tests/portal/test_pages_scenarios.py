@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def filled(scenario: Scenario, **changes: str) -> dict[str, str]:
 
 
 def rows(found: Page, caption: str) -> list[list[str]]:
-    table = next(t for t in found.all("table") if t.one("caption").whole_text == caption)
+    table = next(one for one in found.all("caption") if one.whole_text == caption).ancestor("table")
     return [[cell.text for cell in row.all("th, td")] for row in table.all("tbody tr")]
 
 
@@ -258,3 +259,18 @@ def test_a_viewer_reads_and_does_not_write(client: Client, ada: User) -> None:
     assert client.get(of("smoke", "edit")).status_code == 403
     for act in ("edit", "bring_back", "baseline", "archive"):
         assert client.post(of("smoke", act)).status_code == 403
+
+
+def test_a_runs_page_says_which_version_it_is_or_what_was_set_differently(browser: Client, ada: User) -> None:
+    same = make_finished(ada, scenario_version=NamedScenario.objects.get().newest)
+    NamedScenario.objects.get().versions.update(created_at=same.created_at - timedelta(hours=1))
+    other = make_finished(ada, SMOKE.model_copy(update={"clients": 40}))
+    NamedScenario.write(SMOKE.model_copy(update={"clients": 7}), ada)
+    said = page(browser.get(same.get_absolute_url())).one("[aria-labelledby=scenario-title]")
+    assert "This is smoke, version 1 ." in said.text
+    assert said.one("p a").attributes["href"] == "/scenarios/smoke/#v1"
+    changed = page(browser.get(other.get_absolute_url()))
+    assert "For this run 1 field of smoke, version 1 was set differently:" in changed.one("main").text
+    assert rows(changed, "Set differently for this run") == [["Clients connections", "100", "40"]]
+    alone = make_finished(ada, SMOKE.model_copy(update={"name": "custom"}))
+    assert "No scenario of this name was stored" in page(browser.get(alone.get_absolute_url())).one("main").text
