@@ -55,7 +55,7 @@ def frame_end(data: bytes, at: int, masked: bool, limit: int) -> int:
     opcode, size = first & 0x0F, second & 0x7F
     if first & 0x70 or opcode not in (0, 1, 2, 8, 9, 10) or bool(second & 0x80) is not masked:
         return _REFUSED
-    if opcode >= 8 and (not first & 0x80 or size > 125):
+    if opcode >= 8 and not first & 0x80:
         return _REFUSED
     start = at + 2
     if size >= 126:
@@ -64,7 +64,7 @@ def frame_end(data: bytes, at: int, masked: bool, limit: int) -> int:
             return _INCOMPLETE
         size = int.from_bytes(data[start : start + width], "big")
         start += width
-    if size > limit:
+    if size > limit or (opcode >= 8 and size > 125):
         return _REFUSED
     return start + (4 if masked else 0) + size
 
@@ -179,13 +179,15 @@ class LeanConnection(asyncio.Protocol):
                 if stop == _INCOMPLETE or (stop > end and stop - at <= _STREAMED):
                     self._rest = data[at:]
                     return
-                if special is None and data[at] in (PING, PONG) and stop != _REFUSED:
+                if special is None and data[at] in (PING, PONG) and data[at + 1] & 0x7F < 126 and stop != _REFUSED:
                     self._control(data, at, stop)
                 else:
                     special = self._library()
-                    if stop > end:
+                    if stop == _REFUSED:
+                        special.stays = True  # the library refuses it, in its own words
+                        stop = end
+                    elif stop > end:
                         special.owed = stop - end
-                    if stop > end or stop == _REFUSED:  # which the library then does in its own words
                         stop = end
                     self._feed(special, data[at:stop])
             at = stop
