@@ -9,7 +9,7 @@ from portal.monitoring.prometheus import Prometheus
 from portal.monitoring.queries import STEP_S, WATCHED, WATCHED_S
 
 Lines = dict[str, dict[float, float]]
-"""By `cpu:HOST`, `cpu:HOST, busiest worker` (cores) and `loop_lag:HOST` (s): value by time (s since the epoch)."""
+"""By `cpu:HOST`, `worker:HOST` (the busiest; both cores) and `loop_lag:HOST` (s): value by time (s since the epoch)."""
 
 
 def watched(prometheus: Prometheus, targets: Sequence[Target], start: float, end: float) -> Lines:

@@ -216,9 +216,9 @@ QUERIES: tuple[Query, ...] = (
 WATCHED: tuple[tuple[str, Job, Expression], ...] = (
     ("cpu:{host}", "node",
      Expression("node", "node_cpu_seconds_total", "sum of rates", 'mode!~"idle|iowait|steal"', ("host",))),
-    ("cpu:{host}, busiest worker", "wsnode-server",
+    ("worker:{host}", "wsnode-server",
      Expression("wsnode-server", "node_worker_cpu_seconds_total", "largest rate", "", ("host",))),
-    ("cpu:{host}, busiest worker", "wsnode-agent",
+    ("worker:{host}", "wsnode-agent",
      Expression("wsnode-agent", "node_worker_cpu_seconds_total", "largest rate", "", ("host",))),
     ("loop_lag:{host}", "wsnode-server",
      Expression("wsnode-server", "node_eventloop_lag_seconds", "largest", "", ("host",))),

@@ -72,7 +72,15 @@ CHARTS = (
         (Line("lag_p50", "p50", 1), Line("lag_p99", "p99", 2)),
         "The load generators' own delay. Above 5 ms the run is suspect, above 50 ms invalid.",
     ),
-    Chart("cpu", "CPU by host", "cores", (), "In cores: 1 is a whole core.", ("cpu:",), of_hosts=True),
+    Chart(
+        "cpu",
+        "CPU by host",
+        "cores",
+        (),
+        "A whole core is 1. A worker is the busiest process of wsnode on its host; at 1 it is full.",
+        ("cpu:", "worker:"),
+        of_hosts=True,
+    ),
     Chart(
         "loop_lag",
         "Event-loop lag by host",
@@ -84,7 +92,7 @@ CHARTS = (
     ),
 )
 BY_KEY = {chart.key: chart for chart in CHARTS}
-_WORDS = {"error:": "", "unsent:": "unsent, ", "cpu:": "", "loop_lag:": ""}
+_WORDS = {"error": "{}", "unsent": "unsent, {}", "cpu": "{}", "worker": "{} worker", "loop_lag": "{}"}
 
 
 def lines(chart: Chart, table: Table) -> list[Line]:
@@ -94,7 +102,7 @@ def lines(chart: Chart, table: Table) -> list[Line]:
     for key in keys[:MOST_KINDS]:
         start, _, name = key.partition(":")
         place = len(found)
-        label = _WORDS[f"{start}:"] + name.replace("_", " ")
+        label = _WORDS[start].format(name if chart.of_hosts else name.replace("_", " "))
         found.append(Line(key, label, (place + chart.lines[0].colour - 1 if chart.lines else place) % COLOURS + 1))
     return [line._replace(dashed=line.dashed or place >= COLOURS) for place, line in enumerate(found)]
 
@@ -124,8 +132,8 @@ def summaries(run: Table, hosts: Table, window: tuple[int, int] | None) -> dict[
         "connections": f"At most {count(max(_known(run['open'])))} open.",
         "errors": _errors(run),
         "scheduler_lag": _lag(run, inside, where),
-        "cpu": _by_host(hosts, "cpu", window, "cores"),
-        "loop_lag": _by_host(hosts, "loop_lag", window, "s"),
+        "cpu": _cpu(hosts, window),
+        "loop_lag": _loop_lag(hosts, window),
     }
 
 
@@ -178,14 +186,32 @@ def _errors(table: Table) -> str:
     return f"{said[0].upper()}{said[1:]}." if said else "None."
 
 
-def _by_host(table: Table, key: str, window: tuple[int, int] | None, unit: str) -> str:
-    inside, parts = _inside(table, window), []
-    for line in lines(BY_KEY[key], table):
-        known = _known([table[line.key][i] for i in inside])
+def _cpu(table: Table, window: tuple[int, int] | None) -> str:
+    inside = _inside(table, window)
+    parts = []
+    for key in sorted(key for key in table if key.startswith("cpu:")):
+        known = _known([table[key][i] for i in inside])
         if known:
-            most = str(latency(max(known))) if unit == "s" else f"{number(max(known))} {unit}"
-            mean = str(latency(sum(known) / len(known))) if unit == "s" else number(sum(known) / len(known))
-            parts.append(f"{line.label} {mean} on average, at most {most}")
+            mean = number(sum(known) / len(known))
+            parts.append(f"{key.partition(':')[2]} {mean} cores on average, at most {number(max(known))}")
+    workers = {
+        key.partition(":")[2]: max(known)
+        for key in table
+        if key.startswith("worker:") and (known := _known([table[key][i] for i in inside]))
+    }
+    if workers:
+        host = max(workers, key=workers.__getitem__)
+        parts.append(f"of the workers that of {host} was busiest, at most {number(workers[host])} cores")
+    return f"{'; '.join(parts)}." if parts else "No host was seen."
+
+
+def _loop_lag(table: Table, window: tuple[int, int] | None) -> str:
+    parts = []
+    for key in sorted(key for key in table if key.startswith("loop_lag:")):
+        known = _known([table[key][i] for i in _inside(table, window)])
+        if known:
+            mean = latency(sum(known) / len(known))
+            parts.append(f"{key.partition(':')[2]} {mean} on average, at most {latency(max(known))}")
     return f"{'; '.join(parts)}." if parts else "No host was seen."
 
 

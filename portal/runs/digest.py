@@ -21,7 +21,7 @@ from portal.runs.series import Table
 from wsnode.core.protocol import HostSecond
 from wsnode.core.scenario import Scenario
 
-FORMAT = 1
+FORMAT = 2
 """Raised where its content changes: older ones are made again when they are next asked for."""
 
 

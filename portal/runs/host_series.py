@@ -22,8 +22,10 @@ BySecond = dict[int, float]
 
 
 def host_table(found: Opened, most: int = MOST_POINTS) -> Table:
-    """Columns `cpu:HOST` (cores in use), `cpu:HOST, busiest worker` and `loop_lag:HOST` (s). Samples of Prometheus lie
-    in the measured window, and count for the second in which they were taken."""
+    """Columns `cpu:HOST` (cores in use), `worker:HOST` (those of its busiest load worker) and `loop_lag:HOST` (s).
+
+    Samples of Prometheus lie in the measured window, and count for the second in which they were taken.
+    """
     begun = (found.head["start_at_ns"] or 0) / 1e9
     columns: dict[str, BySecond] = {}
     if begun:
@@ -32,7 +34,7 @@ def host_table(found: Opened, most: int = MOST_POINTS) -> Table:
         for host, values in _lags(found.series, begun).items():
             columns[f"loop_lag:{host}"] = values
     for host, lines in found.machine.items():
-        columns[f"cpu:{host}, busiest worker"] = dict(_busiest(lines))
+        columns[f"worker:{host}"] = dict(_busiest(lines))
     last = max((max(values, default=0) for values in columns.values()), default=0)
     step = max(1, -(-last // most))
     table: Table = {"second": [float(end) for end in range(step, last + 1, step)]}

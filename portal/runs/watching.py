@@ -112,14 +112,14 @@ class Watching:
 
     def hosts_now(self, run: Run) -> list[HostNow]:
         """What each host did in the last second that Prometheus knows of; the server first."""
-        names = [key.partition(":")[2].partition(",")[0] for key in self.hosts if ":" in key]
+        names = [key.partition(":")[2] for key in self.hosts if ":" in key]
         order = [*dict.fromkeys(name for name in names if name not in run.generators), *run.generators]
         return [
             HostNow(
                 host,
                 "load generator" if host in run.generators else "server",
                 _last(self.hosts, f"cpu:{host}"),
-                _last(self.hosts, f"cpu:{host}, busiest worker"),
+                _last(self.hosts, f"worker:{host}"),
                 _last(self.hosts, f"loop_lag:{host}"),
             )
             for host in order

@@ -9,6 +9,7 @@ from portal.runs.figures import count, latency, number, size
 from wsnode.core.result import Result
 from wsnode.core.threshold import Threshold
 
+_HOLD = {1: "its threshold holds", 2: "both thresholds hold"}
 _BELIEVED = {
     "valid": "The measurement can be trusted.",
     "suspect": "Read it with care: the measurement is suspect.",
@@ -23,7 +24,7 @@ def in_short(result: Result) -> str:
         begin = f"The run was {result.state}; these are the figures until then."
     elif result.verdict == "passed":
         n = sum(judged.passed is True for judged in result.thresholds)
-        begin = f"It passed: {'its threshold holds' if n == 1 else f'all {n} thresholds hold'}."
+        begin = f"It passed: {_HOLD.get(n, f'all {n} thresholds hold')}."
     elif failed:
         begin = "It failed: " + "; ".join(_missed(judged.expr, judged.value) for judged in failed) + "."
     else:
