@@ -97,20 +97,22 @@ def parser() -> argparse.ArgumentParser:
     )
     opening.add_argument("what", nargs="?", choices=("portal", "dashboards", "prometheus"), default="portal")
 
-    run = add(
-        "run",
-        "Queue a run. With --wait (or --json) follow it to its result; Ctrl-C then cancels it.",
-        "./wslab run smoke --wait",
-        "./wslab run basic --set clients=500 --set duration_s=60 --subject echo@1.2 --wait --json result.json",
-        "./wslab run ./my-scenario.yaml",
-        "./wslab run stress --accept-partial --wait",
+    _run_options(
+        add(
+            "run",
+            "Queue a run, or several as a group. With --wait (or --json) follow to the end; Ctrl-C then cancels.",
+            "./wslab run smoke --wait",
+            "./wslab run basic --set clients=500 --set duration_s=60 --subject echo@1.2 --wait --json result.json",
+            "./wslab run smoke --subject echo@1.2 --reason 'does the new parser pay?' --tag parser --baseline r-…",
+            "./wslab run smoke --subject chat --wait                        (declared: it tells its version itself)",
+            "./wslab run smoke --repeat 5 --wait                            (a group: how far apart are they?)",
+            "./wslab run smoke --subject echo@1.2 --alternate version=1.3   (5 + 5 runs: A B B A A B B A …)",
+            "./wslab run smoke --repeat 6 --alternate size_bytes=1024 --plan",
+            "./wslab run smoke --alternate nothing --wait                   (both alike: the noise of this lab)",
+            "./wslab run ./my-scenario.yaml",
+            "./wslab run stress --accept-partial --wait",
+        )
     )
-    run.add_argument("scenario", metavar="SCENARIO", help="a scenario's name, or a YAML file with one")
-    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
-    run.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, for comparing versions")
-    run.add_argument("--accept-partial", action="store_true", help="run even where nothing is left for a window")
-    run.add_argument("--wait", action="store_true", help="follow the run; the exit code is the run's")
-    _result_options(run)
 
     add(
         "test",
@@ -165,6 +167,38 @@ def parser() -> argparse.ArgumentParser:
     hidden.add_argument("--report-fd", type=int)
     hidden.add_argument("--parent", type=int)
     return top
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("scenario", metavar="SCENARIO", help="a scenario's name, or a YAML file with one")
+    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field; repeatable")
+    run.add_argument(
+        "--subject",
+        metavar="NAME@VERSION",
+        help="what is measured; NAME alone: a declared one, which tells its version",
+    )
+    run.add_argument(
+        "--target",
+        metavar="NAME[:PORT]",
+        default="",
+        help="aim at a server that an admin allowed (wslab_targets), instead of the lab's own",
+    )
+    run.add_argument("--reason", metavar="TEXT", default="", help="why it is made: runs are found again by it")
+    run.add_argument("--tag", metavar="WORD", action="append", default=[], help="repeatable")
+    run.add_argument("--baseline", metavar="RUN", help="a run to be held against, or none; default: the scenario's")
+    run.add_argument("--accept-partial", action="store_true", help="run even where nothing is left for a window")
+    run.add_argument("--repeat", metavar="N", help="so many runs (2 to 50) as a group, one after the other")
+    run.add_argument(
+        "--alternate",
+        metavar="WHAT",
+        action="append",
+        help="a second group that alternates with the first, A B B A …: FIELD=VALUE, version=VERSION, "
+        "subject=NAME@VERSION, scenario=NAME; or nothing. Repeatable; 5 runs each without --repeat",
+    )
+    run.add_argument("--title", metavar="TEXT", default="", help="what the group is called")
+    run.add_argument("--plan", action="store_true", help="tell what would come of it, with warnings; start nothing")
+    run.add_argument("--wait", action="store_true", help="follow to the end; the exit code is the run's, or the worst")
+    _result_options(run)
 
 
 def _result_options(command: argparse.ArgumentParser) -> None:
@@ -331,17 +365,32 @@ def _open(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from stack import lifecycle, runs
+    from stack import lifecycle, runs, series
     from stack.client import Portal
     from stack.terminal import Progress
 
-    scenario, changes = runs.read_scenario(given.scenario), runs.read_changes(given.set)
-    subject, file = runs.read_subject(given.subject), runs.json_path(given.json)
+    wanted = runs.read_wanted(given)
+    other = series.read_alternate(given.alternate)
+    times = series.read_times(given.repeat, alternating=other is not None)
+    file = runs.json_path(given.json)
     state = paths.state_dir()
     portal = Portal.of(lifecycle.running(state), state)
-    run = portal.queue(scenario, changes, subject, given.accept_partial)
+    if given.plan:
+        print(series.show_plan(portal.plan({**wanted, "times": times, "alternate": other})))
+        return 0
+    wait = given.wait or file is not None
+    if times > 1:
+        group = portal.queue_series({**wanted, "times": times, "alternate": other, "title": given.title})
+        print(f"group {group['group_id']} is queued: {group['url']}", flush=True)
+        try:
+            groups = series.follow(portal, group, Progress()) if wait else None
+        except KeyboardInterrupt:
+            print(f"\nwslab: left; the runs may go on: {group['url']}", file=sys.stderr)
+            return runs.NOT_RUN
+        return series.finish(portal, groups, file, strict=given.strict) if groups else 0
+    run = portal.queue_one(wanted)
     print(f"run {run['run_id']} is {run['state']}: {run['url']}", flush=True)
-    if not given.wait and file is None:
+    if not wait:
         return 0
     try:
         ended = runs.follow(portal, run["run_id"], Progress())

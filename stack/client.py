@@ -67,15 +67,44 @@ class Portal:
         changes: dict[str, Any],
         subject: dict[str, str] | None,
         accept_partial: bool,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Queue a run of a known or a given scenario, with some of its fields changed.
+        """Queue a run of a known or a given scenario, with some of its fields changed; `more` as the API has it.
 
         Raises:
             PortalError: refused, with each field, value and allowed range.
         """
-        body = {"scenario": scenario, "set": changes, "subject": subject, "accept_partial": accept_partial}
-        answer: dict[str, Any] = self._call("POST", "/runs", body)
+        return self.queue_one(
+            {"scenario": scenario, "set": changes, "subject": subject, "accept_partial": accept_partial, **more}
+        )
+
+    def queue_one(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Queue a run, as the API takes it.
+
+        Raises:
+            PortalError: refused, with each field, value and allowed range.
+        """
+        answer: dict[str, Any] = self._call("POST", "/runs", wanted)
         return answer
+
+    def queue_series(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Queue `times` runs as a group, or with `alternate` two groups; the first one."""
+        answer: dict[str, Any] = self._call("POST", "/groups", wanted)
+        return answer
+
+    def plan(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """What would come of a run or of groups; nothing is queued."""
+        answer: dict[str, Any] = self._call("POST", "/plan", wanted)
+        return answer
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        """A group with its runs."""
+        answer: dict[str, Any] = self._call("GET", f"/groups/{urllib.parse.quote(group_id)}")
+        return answer
+
+    def cancel_group(self, group_id: str) -> None:
+        """Ask for the end of all runs of a group, and of its partner. Without effect where all are over."""
+        self._ask(f"/groups/{urllib.parse.quote(group_id)}/cancel")
 
     def run(self, run_id: str) -> dict[str, Any]:
         """{run_id, state, state_reason, progress (the latest live line), url, result, …}."""
@@ -89,8 +118,11 @@ class Portal:
 
     def cancel(self, run_id: str) -> None:
         """Ask for a cancel; the run's state tells when it has come about. A run that is over stays as it is."""
+        self._ask(f"/runs/{urllib.parse.quote(run_id)}/cancel")
+
+    def _ask(self, path: str) -> None:
         try:
-            self._call("POST", f"/runs/{urllib.parse.quote(run_id)}/cancel")
+            self._call("POST", path)
         except PortalError as error:
             if error.status != http.HTTPStatus.CONFLICT:
                 raise

@@ -1,5 +1,6 @@
 """`run`: queue a scenario through the portal, follow it, and come back with its exit code."""
 
+import argparse
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ from stack.terminal import Progress
 
 PASSED, THRESHOLD_FAILED, NOT_RUN, INVALID = 0, 1, 2, 3
 CANCEL_WAIT_S = 15.0
-_SILENCE_S = 30.0  # how long the portal may not answer while a run is followed (it may be restarting)
+SILENCE_S = 30.0  # how long the portal may not answer while a run is followed (it may be restarting)
 
 
 def exit_code(result: dict[str, Any], *, strict: bool = False) -> int:
@@ -71,6 +72,22 @@ def read_subject(text: str | None) -> dict[str, str] | None:
     return {"name": name, "version": version}
 
 
+def read_wanted(given: argparse.Namespace) -> dict[str, Any]:
+    """What `run` was asked for, as the API takes it."""
+    declared = given.subject is not None and "@" not in given.subject
+    return {
+        "scenario": read_scenario(given.scenario),
+        "set": read_changes(given.set),
+        "subject": None if declared else read_subject(given.subject),
+        "subject_declared": given.subject if declared else "",
+        "reason": given.reason,
+        "tags": given.tag,
+        "baseline": given.baseline,
+        **({"target": given.target} if given.target else {}),
+        "accept_partial": given.accept_partial,
+    }
+
+
 def json_path(text: str | None) -> Path | None:
     """Where the result goes; refused before the run rather than after it."""
     if text is None:
@@ -109,7 +126,7 @@ def follow(portal: Portal, run_id: str, progress: Progress) -> Ended:
             progress.update(live(run))
             time.sleep(0.5)
         except PortalError as error:
-            if error.status is not None or time.monotonic() - heard > _SILENCE_S:
+            if error.status is not None or time.monotonic() - heard > SILENCE_S:
                 raise
             time.sleep(0.5)
         except KeyboardInterrupt:

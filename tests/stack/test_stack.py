@@ -148,6 +148,18 @@ def test_a_run_is_queued_followed_and_written_and_its_exit_code_is_its_results(l
     assert f"/runs/{read.run_id}/" in done.stdout
 
 
+def test_two_groups_alternate_and_each_run_is_told_and_written(lab: Lab) -> None:
+    plan = lab("run", "smoke", *SMALL, "--repeat", "2", "--alternate", "size_bytes=128", "--plan")
+    assert "4 runs, begins at once, takes about" in plan.stdout, plan.stderr
+    done = lab("run", "smoke", *SMALL, "--repeat", "2", "--alternate", "size_bytes=128", "--json", "group.json")
+    kept = json.loads((lab.base / "group.json").read_text())
+    assert [one["group"] for one in kept["results"]] == ["A", "B", "B", "A"], done.stderr
+    assert [one["scenario"]["size_bytes"] for one in kept["results"]] == [64, 128, 128, 64]
+    codes = {runs.exit_code(one) for one in kept["results"]}
+    assert done.returncode == max(codes, key=[0, 1, 3, 2].index)
+    assert f"page      {kept['groups'][0]['url']}" in done.stdout
+
+
 def test_a_refused_run_names_field_and_range_and_is_exit_code_2(lab: Lab) -> None:
     done = lab("run", "smoke", "--set", "clients=0", "--wait")
     assert done.returncode == 2
