@@ -15,6 +15,7 @@ urlpatterns = [
     path("runs/", include("portal.runs.urls")),
     path("scenarios/", include("portal.runs.scenario_urls")),
     path("schedules/", include("portal.schedules.urls")),
+    path("history/", include("portal.runs.history_urls")),
     path("lab/", lab, name="lab"),
     path("team/", include("portal.accounts.team_urls")),
     path("account/", include("portal.accounts.account_urls")),
