@@ -124,6 +124,8 @@ def _surroundings(outcome: Outcome, summary: Summary, watched: Watched, server_c
     for host in outcome.hosts:
         for change in changes(stable(host.environment_begin), stable(host.environment_end)):
             if change.name.startswith(SERVER_FACTS):
+                if "absent" in (change.begin, change.end):
+                    continue  # it did not answer then: busy or gone, which is a result
                 of_server.append(f"{change.name.removeprefix(SERVER_FACTS)} {change.begin} → {change.end}")
             else:
                 changed.append(f"{host.name}: {change.name} {change.begin} → {change.end}")

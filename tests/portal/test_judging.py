@@ -100,6 +100,7 @@ ANOTHER_SERVER = {**ENVIRONMENT, "stable": {**ENVIRONMENT["stable"], "server.eng
     [
         (1, {"environment_end": CHANGED}, "suspect: the environment changed during the run: load-1: kernel 6.8.0-45"),
         (1, {"environment_end": MOVED}, None),
+        (0, {"environment_end": ENVIRONMENT}, None),  # the server did not answer then
         (0, {"environment_end": ANOTHER_SERVER}, "invalid: the server changed during the run: engine websockets →"),
         (1, {"environment_end": {}}, None),
         (1, {"clock_end": ClockReading(0.0001, 0.026)}, "suspect: load-1: clock known within 26.0 ms only"),

@@ -13,8 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.wsnode.agents import local_agent, run
+from tests.wsnode.serving import serving
 from wsnode import interfaces as interfaces_module
 from wsnode import timekeeping
+from wsnode.agent.config import Config
+from wsnode.agent.hooks import Hooks, start_id
 from wsnode.environment import environment
 from wsnode.interfaces import drops, interfaces
 
@@ -122,3 +126,20 @@ def test_the_real_kernel_answers_for_its_clock() -> None:
     assert ctypes.CDLL(None).adjtimex(ctypes.byref(now)) >= 0
     assert abs(now.sec - time.time()) <= 2
     assert 9_000 <= now.tick <= 11_000
+
+
+def test_an_agent_adds_its_caps_and_what_the_server_on_its_host_says() -> None:
+    async def work(health: str) -> None:
+        config = Config(max_clients=50, cores=1)
+        async with local_agent("server", role="server", config=config) as agent:
+            agent._options["hooks"] = Hooks(agent.folder / "hooks", health)
+            await agent.stop()
+            await agent.start()
+            stable = (await (await agent.talk()).ask("preflight"))["environment"]["stable"]
+            assert (stable["agent.max_clients"], stable["agent.cores"]) == (50, 1)
+            assert "agent.max_rate_per_s" not in stable
+            assert (stable["server.engine"], stable["server.workers"]) == ("lean", "1")
+            assert stable["server.start_id"] == start_id(health)
+
+    with serving("--engine", "lean", "--workers", "1") as server:
+        run(work(f"http://127.0.0.1:{server.port}/healthz"))

@@ -9,6 +9,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.wsnode.serving import Server, frame, serving, upgrade
+from wsnode import __version__
+from wsnode.health import said
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +105,29 @@ def test_the_server_says_what_it_is(server):
 def test_health_is_ok_over_plain_http(server):
     status, body, _ = server.get("/healthz")
     assert status == 200
-    assert re.fullmatch(r"ok\nstart_id [0-9a-f]{16}\n", body)
+    assert re.match(r"ok\nstart_id [0-9a-f]{16}\n", body)
     assert server.get("/healthz")[1] == body, "the same start, whichever worker answers"
+
+
+def test_health_says_every_option_as_it_is_in_force(server, engine):
+    told = said(f"http://127.0.0.1:{server.port}/healthz")
+    assert told is not None
+    limit = int(told["open_file_limit"])
+    assert told.pop("start_id")
+    assert told == {
+        "wsnode": __version__,
+        "engine": engine,
+        "workers": "1",
+        "max_connections": str(limit - 64),
+        "open_file_limit": str(limit),
+        "max_message_bytes": str(1 << 20),
+        "max_backlog_bytes": str(1 << 20),
+        "ping_interval_s": "20",
+        "ping_timeout_s": "20",
+        "drain_timeout_s": "10",
+        "compression": "False",
+    }
+    assert said("http://127.0.0.1:9/healthz") is None
 
 
 def test_another_path_is_404_and_lists_the_paths(server):

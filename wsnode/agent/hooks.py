@@ -10,15 +10,14 @@ to ask.
 from __future__ import annotations
 
 import asyncio
-import http.client
 import logging
 import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from wsnode import health
 from wsnode.agent.refused import Refused
 from wsnode.core.protocol import HOOK, HOOK_PATIENCE_S, RESTART_SERVER, Hook, HookDone
 
@@ -28,14 +27,12 @@ SUCCESS = b"success"
 WORDS = 2000
 """Characters of what a hook prints that are kept: the last ones."""
 REMEMBERED = 100
-HEALTH_TIMEOUT_S = 3.0
 ANSWER_AGAIN_S = 30.0
 """How long a restarted server may take to answer."""
 PAUSE_S = 0.1
 
 _NAME = re.compile(HOOK)
 _END = re.compile(rb"(?:^|\n)wslab-hook: ([a-z-]{1,40})((?: [A-Za-z0-9]{1,20})*)\n\Z")
-_START_ID = re.compile(r"^start_id (\S{1,64})$", re.MULTILINE)
 
 
 @dataclass
@@ -63,6 +60,11 @@ class Hooks:
         except OSError:
             return []
         return [name for name in found if _NAME.fullmatch(name)]
+
+    def server(self) -> dict[str, str]:
+        """What the server on this host says of itself; empty where there is none that an agent was told of, or that
+        answers. Waits for it."""
+        return (health.said(self._health_url) if self._health_url is not None else None) or {}
 
     async def run(self, request: Hook) -> HookDone:
         """Have it done, once for a run. Returns when it is.
@@ -142,19 +144,8 @@ class Hooks:
 
 def start_id(health_url: str) -> str | None:
     """Which start of it a server says that it is; None: it does not answer, or is not well."""
-    parts = urlsplit(health_url)
-    assert parts.hostname is not None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=HEALTH_TIMEOUT_S)
-    try:
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        body = answer.read(4096).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-    found = _START_ID.search(body)
-    return found[1] if answer.status == 200 and found else None
+    found = health.said(health_url)
+    return found.get("start_id") if found else None
 
 
 async def _said(path: Path) -> bytes:

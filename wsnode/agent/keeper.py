@@ -41,6 +41,8 @@ PREPARE_TIMEOUT_S = 30.0
 SHUT_DOWN_S = 5.0
 REMEMBERED = 100
 DISK_SPARE_BYTES = 64 << 20
+CAPS = {"cores", "max_clients", "max_duration_s", "max_messages_per_s", "max_rate_per_s"}
+"""Of the agent's configuration, what decides how much of a load this host can be given."""
 
 OfLoad = Prepare | Go | Follow | Stop | GetResult | Ack
 
@@ -93,8 +95,16 @@ class Keeper:
         self._closing = False
 
     def environment(self) -> dict[str, Any]:
-        """This host's, with what only its agent knows. Takes some 20 ms."""
-        return environment({"agent_name": self._name, "agent_started_at": self._started_at})
+        """This host's, with what only its agent knows, and what the server on it says. Takes some 20 ms."""
+        caps = self._config.model_dump(include=CAPS)
+        return environment(
+            {
+                "agent_name": self._name,
+                "agent_started_at": self._started_at,
+                **{f"agent.{name}": value for name, value in caps.items() if value is not None},
+                **{f"server.{name}": value for name, value in self._hooks.server().items()},
+            }
+        )
 
     def recover(self) -> None:
         """Take up what an agent before this one has left: what had no end is interrupted."""

@@ -211,8 +211,8 @@ class Scenario(BaseModel):
         Literal["capacity", "even"],
         Field(
             title="Split",
-            description="How clients are dealt to load generators: 'capacity': by their cores, where the lab knows "
-            "those of all; 'even': the same number to each.",
+            description="How clients are dealt to load generators: 'capacity': by their cores, limits and memory and "
+            "by what they have achieved, as far as that is known; 'even': the same number to each.",
         ),
     ] = "capacity"
     before: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsnode.core.metrics import CLOSE_CODES
@@ -32,11 +33,16 @@ class Admission:
     """One worker's door."""
 
     def __init__(
-        self, limits: Limits, counters: Counters, table: SharedTable, writer: SlotWriter, start_id: str = ""
+        self,
+        limits: Limits,
+        counters: Counters,
+        table: SharedTable,
+        writer: SlotWriter,
+        says: Mapping[str, object] | None = None,
     ) -> None:
-        """`start_id`: the same in all workers of one start of the service, and another in the next."""
+        """`says`: what /healthz tells of the server, the same in all workers (`wsnode.health`)."""
         self.limits = limits
-        self.well = f"ok\nstart_id {start_id}\n" if start_id else "ok\n"
+        self.well = "".join(("ok\n", *(f"{name} {value}\n" for name, value in (says or {}).items())))
         self.counters = counters
         self.draining = False
         self._table = table

@@ -105,7 +105,7 @@ class Service:
                 "port": port,
                 "engine": options.engine,
                 "limits": asdict(limits),
-                "start_id": secrets.token_hex(8),
+                "says": self._says(allowed),
             },
             table=table,
             restart=True,
@@ -156,6 +156,14 @@ class Service:
             ping_timeout_s=options.ping_timeout_s or None,
             compression=options.compression,
         )
+
+    def _says(self, allowed: int) -> dict[str, object]:
+        """What /healthz tells: which start this is, and every option as it is in force."""
+        given = self._options.model_dump(exclude={"host", "port", "metrics_host", "metrics_port"})
+        in_force = {"workers": self._workers, "max_connections": allowed, "open_file_limit": self._descriptor_limit}
+        said = {"start_id": secrets.token_hex(8), "wsnode": __version__, **given, **in_force}
+        # 10 and 10.0 are the same option, wherever it was given.
+        return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in said.items()}
 
     def _warn(self, allowed: int) -> None:
         limit, asked = self._descriptor_limit, self._options.max_connections

@@ -35,7 +35,7 @@ async def work(assignment: Assignment) -> int:
     writer = table.writer(assignment.slot, counters)
     monitor = LoopMonitor(counters, writer)
     monitor.start()
-    admission = Admission(Limits(**config["limits"]), counters, table, writer, config["start_id"])
+    admission = Admission(Limits(**config["limits"]), counters, table, writer, config["says"])
     asyncio.get_running_loop().set_exception_handler(_count_internal_errors(admission))
     await _serve(control, config["engine"], admission, listener)
     monitor.stop()
