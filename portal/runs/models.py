@@ -169,7 +169,8 @@ class Run(models.Model):
         ordering = ("-created_at", "-id")
         indexes = [
             models.Index(fields=("-created_at", "-id"), name="run_newest"),
-            models.Index(fields=("state", "created_at"), name="run_line"),
+            # Whole, lest a search for the few that wait become a walk through all that ever were, in their order.
+            models.Index(fields=("state", "created_at", "id"), name="run_in_line"),
             models.Index(fields=("scenario_name", "-created_at"), name="run_scenario_newest"),
             models.Index(fields=("subject_name", "subject_version", "-created_at"), name="run_version_newest"),
             models.Index(fields=("verdict", "-created_at"), name="run_verdict_newest"),

@@ -18,7 +18,7 @@ from portal.runs.expected import expected, overhead_s
 from portal.runs.models import Run, RunSecond
 from portal.runs.news import doubted, news
 from portal.runs.progress import Now, Progress, at_present, progress
-from portal.runs.states import ACTIVE, OVER, State
+from portal.runs.states import ACTIVE, State
 from portal.schedules.models import Schedule
 from wsnode.core.protocol import Live
 
@@ -70,7 +70,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "scheduled": list(Schedule.objects.filter(next_at__isnull=False).order_by("next_at", "pk")[:SCHEDULED_ROWS]),
     }
     context["busy"] = any(line.under_way for line in context["lines"])
-    last = Run.objects.for_list().filter(state__in=OVER).defer("scenario")
+    last = Run.objects.for_list().filter(finished_at__isnull=False).defer("scenario")
     context["last"] = list(last[:LAST_RESULTS])
     if request.htmx:  # type: ignore[attr-defined]  # django-htmx
         return render(request, "runs/now.html", context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from django.core.paginator import Page, Paginator
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -84,5 +85,6 @@ def page_of(chosen: Chosen, number: str | None) -> Page[Run]:
     """One page of the runs that are asked for. Found and sorted by ids alone; of the rest only these rows are read."""
     keys = Paginator(chosen.runs().values_list("pk", flat=True), PAGE_ROWS).get_page(number)
     wanted = list(keys.object_list)
-    rows = Run.objects.for_list().prefetch_related("tags").in_bulk(wanted)
+    tags = Prefetch("tags", to_attr="tag_list")
+    rows = Run.objects.for_list().defer("scenario").prefetch_related(tags).in_bulk(wanted)
     return Page([rows[key] for key in wanted if key in rows], keys.number, keys.paginator)  # type: ignore[arg-type]
