@@ -173,7 +173,9 @@ class Supervisor:
         for folder in ("broker", "agents", "prometheus", "grafana"):
             (self.state / folder).mkdir(mode=0o700, exist_ok=True)
         self._describe_lab()  # what is known now; the portal need not wait for a download
-        restarts = {process.service.hook: process.restart for process in self.processes if process.service.hook}
+        restarts: dict[str, hooks.Hook] = {
+            process.service.hook: process.restart for process in self.processes if process.service.hook
+        }
         self._hooks = await hooks.listen(self.lab.hooks, restarts)
         try:
             async with asyncio.TaskGroup() as group:

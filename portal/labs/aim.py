@@ -32,8 +32,7 @@ class Choice(NamedTuple):
 
     def url(self, behaviour: str) -> str:
         """Where its clients connect."""
-        host = f"[{self.target.host}]" if ":" in self.target.host else self.target.host
-        return f"{self.target.scheme}://{host}:{self.port}{self.target.path or f'/{behaviour}'}"
+        return self.target.at(self.port, f"/{behaviour}")
 
 
 class Aim(BaseModel):

@@ -144,8 +144,12 @@ class Target(_Part):
     @property
     def text(self) -> str:
         """Where it is and what it asks for, for people."""
+        return f"{self.at(self.ports)}{', with its consent' if self.consent else ''}"
+
+    def at(self, port: int | str, path: str = "") -> str:
+        """Its URL; `path` where it has none of its own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.ports}{self.path or ''}{', with its consent' if self.consent else ''}"
+        return f"{self.scheme}://{host}:{port}{self.path or path}"
 
     @property
     def port_range(self) -> range:

@@ -118,6 +118,9 @@ class RunIn(Schema):
     baseline: str | None = Field(
         None, description="The run that it is held against; `none`: none. Left out: the scenario's own."
     )
+    target: str = Field(
+        "", description="One of the lab's targets, `NAME` or `NAME:PORT`. Left out: the lab's own server."
+    )
     accept_partial: bool = Field(False, description="Also without a measured window; there is no verdict then.")
 
     model_config = {"extra": "forbid"}
@@ -144,6 +147,7 @@ class RunIn(Schema):
             "reason": self.reason,
             "tags": self.tags,
             "baseline": USUAL if self.baseline is None else self.baseline,
+            "target": self.target,
         }
 
 
@@ -164,6 +168,7 @@ class RunOut(Schema):
     group: str | None
     group_place: int | None
     origin: str
+    target: str = Field(description="Empty: the lab's own server.")
     created_at: str
     created_by: str
     cancel_requested: bool
@@ -203,6 +208,7 @@ def facts_of(run: Run) -> dict[str, Any]:
         "group": run.group_id,
         "group_place": run.group_place,
         "origin": run.origin,
+        "target": run.target,
         "subject": {"name": run.subject_name, "version": run.subject_version, "source": run.subject_source},
         "created_at": run.created_at.isoformat(),
         "created_by": run.created_by.username,

@@ -12,10 +12,12 @@ from django.utils import timezone
 
 from portal.accounts.audit import record
 from portal.accounts.models import User
+from portal.labs.aim import AimError, choose
 from portal.labs.lab import Lab, LabError, load_lab
 from portal.runs.draft import GivenSubject, Refused, compose, shortened
 from portal.runs.edits import edits
 from portal.runs.groups import MOST_TIMES, RunGroup, alternating
+from portal.runs.jobs import why_not_before
 from portal.runs.models import DeclaredSubject, NamedScenario, Run, ScenarioVersion
 from portal.runs.purpose import USUAL, Purpose
 from portal.runs.tasks import wake
@@ -23,6 +25,8 @@ from wsnode.core.scenario import Scenario
 
 OWN = "wsnode"
 """What our own server is called as a subject; its host tells the version."""
+UNKNOWN = "unknown"
+"""Version of a target of which nobody gave one."""
 TITLE_CHARS = 200
 
 
@@ -32,14 +36,16 @@ class Order(NamedTuple):
     scenario: Scenario
     accept_partial: bool = False
     subject: GivenSubject | DeclaredSubject | None = None
-    """None: the lab's own server."""
+    """None: the lab's own server, or the target by its name."""
     purpose: Purpose = Purpose()
+    target: str = ""
+    """At which of the lab's targets it aims, `NAME` or `NAME:PORT`; empty: at the lab's own server."""
 
     @property
     def measures(self) -> str:
         """The subject in words."""
         if self.subject is None:
-            return "the lab's own server"
+            return self.target or "the lab's own server"
         return " ".join(self.subject) if isinstance(self.subject, GivenSubject) else f"{self.subject.name} as it says"
 
 
@@ -60,6 +66,22 @@ def lab_or_refuse() -> Lab:
         return load_lab(settings.LAB_FILE)
     except LabError as error:
         raise Refused([f"lab: {error}"]) from error
+
+
+def check_lab(lab: Lab, order: Order) -> None:
+    """Does a lab allow what a run aims at, and offer what it wants done before?
+
+    Raises:
+        Refused: it does not; the line begins with `target` or `before`.
+    """
+    try:
+        if order.target:
+            choose(lab, order.target)
+        why = why_not_before(lab, order.scenario.before, order.target)
+    except AimError as error:
+        raise Refused([str(error)]) from error
+    if why is not None:
+        raise Refused([why])
 
 
 def find_declared(name: str) -> DeclaredSubject:
@@ -84,6 +106,7 @@ def make_order(
     reason: str = "",
     tags: Sequence[str] = (),
     baseline: str = USUAL,
+    target: str = "",
 ) -> Order:
     """What is asked for, checked.
 
@@ -92,7 +115,8 @@ def make_order(
     """
     scenario = compose(base, changes or {}, accept_partial=accept_partial)
     purpose = Purpose.of(base if isinstance(base, str) else scenario.name, reason=reason, tags=tags, baseline=baseline)
-    return Order(scenario, accept_partial, subject.checked() if isinstance(subject, GivenSubject) else subject, purpose)
+    checked = subject.checked() if isinstance(subject, GivenSubject) else subject
+    return Order(scenario, accept_partial, checked, purpose, target.strip())
 
 
 def create_run(
@@ -105,6 +129,7 @@ def create_run(
     reason: str = "",
     tags: Sequence[str] = (),
     baseline: str = USUAL,
+    target: str = "",
     origin: str = "web",
     group: RunGroup | None = None,
 ) -> Run:
@@ -114,7 +139,14 @@ def create_run(
         Refused: see `compose` and `Purpose.of`; also where the subject or the lab cannot be used.
     """
     order = make_order(
-        base, changes, accept_partial=accept_partial, subject=subject, reason=reason, tags=tags, baseline=baseline
+        base,
+        changes,
+        accept_partial=accept_partial,
+        subject=subject,
+        reason=reason,
+        tags=tags,
+        baseline=baseline,
+        target=target,
     )
     return queue_run(user, order, origin=origin, group=group)
 
@@ -123,9 +155,10 @@ def queue_run(user: User, order: Order, *, origin: str = "web", group: RunGroup 
     """Queue a run.
 
     Raises:
-        Refused: the subject or the lab cannot be used.
+        Refused: the subject or the lab cannot be used, or the lab has not what the run asks of it.
     """
     lab = lab_or_refuse()
+    check_lab(lab, order)
     with transaction.atomic():
         place = Place()
         if group is not None:
@@ -154,6 +187,9 @@ def queue_series(
     if lines:
         raise Refused(lines)
     lab = lab_or_refuse()
+    for one in (order, other):
+        if one is not None:
+            check_lab(lab, one)
     with transaction.atomic():
         groups = _groups(user, order, other, title)
         # The line goes by this time: what is queued in one go keeps its order whoever else queues runs meanwhile.
@@ -212,12 +248,16 @@ def _queue(
 ) -> Run:
     subject = order.subject.checked() if isinstance(order.subject, GivenSubject) else order.subject
     declared = isinstance(subject, DeclaredSubject)
+    if subject is None and order.target:
+        # Nobody said what it is: by its name two runs of it can at least be found together.
+        subject = GivenSubject(choose(lab, order.target).target.name, UNKNOWN)
     run = Run.objects.create(
         machine=lab.machine,
         scenario_name=order.scenario.name,
         scenario=order.scenario.model_dump(mode="json"),
         scenario_version=version,
         accept_partial=order.accept_partial,
+        target=order.target,
         subject_name=subject.name if subject is not None else OWN,
         subject_version=subject.version if isinstance(subject, GivenSubject) else "",
         subject_source="probed" if declared else "given" if subject is not None else "own",

@@ -12,6 +12,7 @@ from portal.runs.draft import FormField, GivenSubject, Refused, compose, form_fi
 from portal.runs.edits import written
 from portal.runs.groups import MOST_TIMES, alternating
 from portal.runs.models import DeclaredSubject, Run
+from portal.runs.offers import offers
 from portal.runs.purpose import USUAL, Purpose
 from portal.runs.states import State
 from wsnode.core.scenario import NoWindow, Scenario, allowed_range
@@ -22,6 +23,7 @@ GROUPS = (
     ("Judged by", ("thresholds",)),
     ("Messages", ("size_bytes", "message_type", "match", "phase", "seed", "max_in_flight", "while_down")),
     ("Time", ("warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s")),
+    ("Before", ("before", "settle_s")),
     ("Name", ("name", "description", "behaviour", "split")),
 )
 """The rest, under "more"; a field that is in no group yet stands in the last."""
@@ -31,6 +33,7 @@ ASKED = (
     "subject_name",
     "subject_version",
     "subject_declared",
+    "target",
     "reason",
     "tags",
     "baseline",
@@ -155,6 +158,10 @@ class ScenarioForm:
 
     def _inputs(self, names: tuple[str, ...]) -> list[Input]:
         fields = {field.name: field for field in form_fields()}
+        if "before" in names:
+            # Chosen among what the lab offers; what is there already stays, and is refused when a run is made.
+            choices = dict.fromkeys([*offers().befores, self.texts.get("before") or "none"])
+            fields["before"] = fields["before"]._replace(kind="choice", choices=tuple(choices))
         return [Input(fields[name], self.texts.get(name, ""), self.errors.get(name, "")) for name in names]
 
 
@@ -176,7 +183,7 @@ class RunForm(ScenarioForm):
         """Filled with what another run did; `other_version`: to be held against it, its version left open."""
         form = cls.of(run.scenario_name, run.scenario_model)
         form.accept_partial = run.accept_partial
-        form.asked |= {"reason": run.reason, "tags": " ".join(tag.name for tag in run.tags.all())}
+        form.asked |= {"target": run.target, "reason": run.reason, "tags": " ".join(tag.name for tag in run.tags.all())}
         if run.subject_source == "given":
             form.asked |= {"subject_name": run.subject_name}
             if not other_version:
@@ -230,7 +237,7 @@ class RunForm(ScenarioForm):
         if self.series != "once" and not 2 <= self.times <= MOST_TIMES:
             self.sort([f"times: {self.asked['times']!r} is refused: wanted 2 to {MOST_TIMES}"])
         if self.scenario is not None:
-            self.order = Order(self.scenario, self.accept_partial, subject, purpose)
+            self.order = Order(self.scenario, self.accept_partial, subject, purpose, self.asked["target"])
             if self.series == "alternate":
                 self.other = self._second(self.order)
         return not self.errors

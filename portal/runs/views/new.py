@@ -14,6 +14,7 @@ from portal.runs.draft import Refused
 from portal.runs.foresight import foresee
 from portal.runs.forms import RunForm
 from portal.runs.models import DeclaredSubject, NamedScenario, Run
+from portal.runs.offers import Option, offers
 
 BASELINES = 30
 """Runs that are offered to be held against, the newest ones."""
@@ -64,6 +65,7 @@ def _form_page(request: HttpRequest, form: RunForm | None, status: int = 200) ->
         form.errors |= errors
         context |= {
             "declared": DeclaredSubject.objects.all(),
+            "targets": _targets(form),
             "usual": next((row.baseline for row in scenarios if row.name == form.base), None),
             "baselines": _baselines(form),
             "own": _own_server(),
@@ -80,6 +82,14 @@ def _baselines(form: RunForm) -> list[Run]:
     chosen = form.asked["baseline"]
     if chosen.isprintable() and chosen not in ("", "none", *(run.pk for run in found)):
         found = [*runs.filter(pk=chosen), *found]
+    return found
+
+
+def _targets(form: RunForm) -> list[Option]:
+    """What the lab allows; and what is chosen, which is refused where it no longer does."""
+    found, chosen = list(offers().targets), form.asked["target"]
+    if chosen and chosen not in (option.value for option in found):
+        found.append(Option(chosen, f"{chosen}: no longer allowed"))
     return found
 
 
