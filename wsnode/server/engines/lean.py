@@ -237,8 +237,7 @@ class _Door(asyncio.Protocol):
             if len(data) > handshake.LONGEST_BYTES or not b"GET ".startswith(data[:4]):
                 self._library(data)
             return
-        compression = self._engine.admission.limits.compression
-        usual = handshake.read(data, ends_at, ignore_extensions=not compression)
+        usual = self._engine.requests.read(data, ends_at)
         if usual is None:
             end = ends_at + len(handshake.HEAD_END)
             self._library(data[:end], data[end:])
@@ -344,6 +343,7 @@ class LeanEngine:
         """Refused ones that have been answered: when their time is over."""
         self.closing: dict[_Connection, float] = {}
         """Connections whose close handshake has begun: when their time is over, soonest first."""
+        self.requests = handshake.Reader(ignore_extensions=not admission.limits.compression)
         self.server = SERVER.encode()
         self.date = _date()
         mine = {
