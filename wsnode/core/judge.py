@@ -7,13 +7,13 @@ table below has a test that provokes it and one that shows the next weaker case 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from wsnode.core.histogram import nearest_rank
-from wsnode.core.merge import broken_identities
-from wsnode.core.protocol import HostSecond
+from wsnode.core.merge import broken_identities, since
+from wsnode.core.protocol import GENERATOR_FAULTS, HostSecond, Second, UnsentReason
 from wsnode.core.result import (
     NOT_JUDGED,
     Evidence,
@@ -120,7 +120,7 @@ def validity(
 def _reasons(summary: Summary, hosts: Sequence[HostRun], around: Surroundings) -> Iterator[Reason]:
     yield from _accounts(summary, hosts)
     yield from _lost(hosts, around)
-    yield from _schedule(summary)
+    yield from _schedule(summary, hosts)
     yield from _connects(summary, around, hosts)
     yield from _processors(summary, hosts)
     yield from _exhaustion(summary, around)
@@ -158,28 +158,62 @@ def _lost(hosts: Sequence[HostRun], around: Surroundings) -> Iterator[Reason]:
         yield Reason("invalid", f"the server changed during the run: {line}")
 
 
-def _schedule(summary: Summary) -> Iterator[Reason]:
-    counters = summary.measured.counters
-    due = counters.messages_due
+def _schedule(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
+    due = summary.measured.counters.messages_due
     if due:
-        turns = summary.measured.histogram("scheduler_lag")
-        p99 = turns.value_at_rank(nearest_rank(0.99, due))
+        p99 = _lag_p99(summary.measured)
         interval_ns = summary.scenario.interval_ms * MS
         limit = min(LAG_INVALID_NS, interval_ns) if interval_ns > LAG_SUSPECT_NS else LAG_INVALID_NS
         if p99 is None:
-            yield Reason("invalid", "scheduler lag p99: for more than 1 % of the messages the turn never came")
+            where = _where(summary, hosts, lambda part: _lag_p99(part) is None)
+            yield Reason("invalid", f"scheduler lag p99: for more than 1 % of the messages the turn never came{where}")
         elif p99 > limit:
+            where = _where(summary, hosts, lambda part: _later(_lag_p99(part), limit))
             what = "the limit" if limit == LAG_INVALID_NS else "one message interval"
-            yield Reason("invalid", f"scheduler lag p99 {p99 / MS:.1f} ms is above {limit / MS:g} ms, {what}")
+            yield Reason("invalid", f"scheduler lag p99 {p99 / MS:.1f} ms is above {limit / MS:g} ms, {what}{where}")
         elif p99 > LAG_SUSPECT_NS:
-            yield Reason("suspect", f"scheduler lag p99 {p99 / MS:.1f} ms is above {LAG_SUSPECT_NS / MS:g} ms")
+            where = _where(summary, hosts, lambda part: _later(_lag_p99(part), LAG_SUSPECT_NS))
+            yield Reason("suspect", f"scheduler lag p99 {p99 / MS:.1f} ms is above {LAG_SUSPECT_NS / MS:g} ms{where}")
         unsent = summary.generator_fault_unsent / due
         if unsent > GENERATOR_UNSENT_SUSPECT:
             over = GENERATOR_UNSENT_INVALID if unsent > GENERATOR_UNSENT_INVALID else GENERATOR_UNSENT_SUSPECT
+            where = _where(
+                summary, hosts, lambda part: _own_fault(part.unsent) > over * max(1, part.counters.messages_due)
+            )
             yield Reason(
                 "invalid" if unsent > GENERATOR_UNSENT_INVALID else "suspect",
-                f"{unsent:.2%} of the due messages were not sent by the generator's own fault, above {over:.1%}",
+                f"{unsent:.2%} of the due messages were not sent by the generator's own fault, above {over:.1%}{where}",
             )
+
+
+def _lag_p99(part: Second) -> int | None:
+    """Of all that was due (ns); None where for more than 1 % the turn never came."""
+    due = part.counters.messages_due
+    return part.histogram("scheduler_lag").value_at_rank(nearest_rank(0.99, due)) if due else 0
+
+
+def _later(p99_ns: int | None, limit_ns: float) -> bool:
+    return p99_ns is None or p99_ns > limit_ns
+
+
+def _own_fault(unsent: Mapping[UnsentReason, int]) -> int:
+    return sum(n for why, n in unsent.items() if why in GENERATOR_FAULTS)
+
+
+def _where(summary: Summary, hosts: Sequence[HostRun], is_so: Callable[[Second], bool]) -> str:
+    """Of several load generators the ones of which something is so over the window, as the end of a sentence."""
+    counting = [(host, total) for host in hosts if (total := host.total) is not None]
+    if len(counting) < 2:
+        return ""
+    names = []
+    for host, total in counting:
+        part = total
+        if summary.window is not None:
+            opens, closes = summary.window
+            part = since(host.series[closes - 1], host.series[opens - 1] if opens else None)
+        if is_so(part):
+            names.append(host.name)
+    return f" ({_few(names)})" if names else ""
 
 
 def _connects(summary: Summary, around: Surroundings, hosts: Sequence[HostRun]) -> Iterator[Reason]:

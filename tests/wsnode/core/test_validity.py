@@ -36,6 +36,11 @@ def lags(late_per_second: int, ms: float) -> Callable[[], HostRun]:
     return window(lag_ns=[100_000] * (1000 - late_per_second) + [round(ms * MS)] * late_per_second)
 
 
+def late(name: str, **per_second: Any) -> HostRun:
+    """The same of another host."""
+    return steady(name, **per_second).run()
+
+
 def cpu(*seconds: Sequence[float]) -> Callable[[], HostRun]:
     """A window of 20 s whose last seconds use this much CPU time by worker; the others 0.1 each."""
 
@@ -123,7 +128,25 @@ CASES = [
     Case("lag 4.9 ms of an interval of 1", lags(11, 4.9), "valid", scenario={"interval_ms": 1}),
     Case("lag 49 ms of an interval of 1000", lags(11, 49), "suspect", scenario={"interval_ms": 1000}),
     Case("lag 51 ms of an interval of 1000", lags(11, 51), "invalid", "the limit", scenario={"interval_ms": 1000}),
+    Case(
+        "lag of one host of two",
+        lambda: [steady().run(), late("load-2", lag_ns=80 * MS)],
+        "invalid",
+        "lag p99 80.0 ms is above 50 ms, the limit (load-2)",
+    ),
+    Case(
+        "lag of both hosts",
+        lambda: [late("load-1", lag_ns=9 * MS), late("load-2", lag_ns=9 * MS)],
+        "suspect",
+        "is above 5 ms (load-1, load-2)",
+    ),
     # --- unsent by the generator's fault ---
+    Case(
+        "own unsent of one host of two",
+        lambda: [steady().run(), late("load-2", unsent={"generator_late": 30})],
+        "invalid",
+        "own fault, above 1.0% (load-2)",
+    ),
     Case("own unsent 0.1 %", window(unsent={"generator_late": 1}), "valid"),
     Case(
         "own unsent 0.2 %",
