@@ -13,7 +13,7 @@ import pytest
 
 from stack.paths import ROOT
 from tests.ansible import standin_grafana
-from tests.ansible.conftest import VirtualLab
+from tests.lab import VirtualLab
 
 UNITS = ("redis-server", "prometheus", "grafana-server")
 ROLES = ("redis", "prometheus", "grafana")

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ansible.conftest import VirtualLab
+from tests.lab import VirtualLab
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/host_tuning"

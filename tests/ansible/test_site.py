@@ -1,80 +1,52 @@
-"""site.yml on the virtual lab, and the main job on what it makes: a run from the queue, over SSH, to its result."""
+"""site.yml on the virtual lab as a whole, and the run that the main job makes on it: from the queue to its result."""
 
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from portal.labs.lab import Lab, load_lab
 from stack import labfile
-from stack.client import ENDED, Portal
-from stack.lab import record
-from stack.lab.demo import portal_of
-from tests.ansible.conftest import VirtualLab
+from tests.lab import Provisioned, VirtualLab, changed
 from wsnode.core.scenario import Plan, Scenario
 
 HOSTS = ("control", "load-1", "load-2", "server")
-RUN_S = 90
 NS = 1_000_000_000
 
 
-def changed(lab: VirtualLab, *options: str) -> dict[str, int]:
+def changes(lab: VirtualLab, *options: str) -> dict[str, int]:
     """What a run of a playbook, which must succeed, changed on each host."""
     done = lab.play(*options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    return {host: int(n) for host, n in re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.MULTILINE)}
+    return changed(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def made(virtual_lab: VirtualLab) -> Iterator[VirtualLab]:
-    """The lab with all of site.yml on its hosts."""
-    first = changed(virtual_lab, "site.yml")
-    assert sorted(first) == sorted(HOSTS)
-    assert min(first.values()) > 0
-    yield virtual_lab
-    changed(virtual_lab, "playbooks/teardown.yml", "-e", "teardown_yes=true")
+def test_the_main_job_provisions_every_host_and_runs_smoke(provisioned: Provisioned) -> None:
+    assert sorted(provisioned.changed) == sorted(HOSTS)
+    assert min(provisioned.changed.values()) > 0
+    run_id = provisioned.result["run_id"]
+    assert f"run {run_id} of smoke is queued: " in provisioned.said
+    assert provisioned.result["state"] == "finished"
+    # Whoever had the lab up before keeps it.
+    assert "4 hosts were up already and stay so" in provisioned.said
 
 
-@pytest.fixture(scope="module")
-def portal(made: VirtualLab) -> Portal:
-    found = record.read(made.state)
-    assert found is not None
-    return portal_of(found)
+def test_a_second_run_changes_nothing_and_check_mode_sees_nothing_to_change(
+    provisioned: Provisioned,
+) -> None:
+    assert changes(provisioned.lab, "site.yml") == dict.fromkeys(HOSTS, 0)
+    assert changes(provisioned.lab, "site.yml", "--check", "--diff") == dict.fromkeys(HOSTS, 0)
 
 
-@pytest.fixture(scope="module")
-def result(portal: Portal) -> dict[str, Any]:
-    """Of `smoke`, queued through the API of the control host's portal."""
-    run = portal.queue("smoke", {}, None, accept_partial=False)
-    deadline = time.monotonic() + RUN_S
-    while (now := portal.run(run["run_id"]))["state"] not in ENDED:
-        assert time.monotonic() < deadline, now
-        time.sleep(0.5)
-    assert now["state"] == "finished", now["state_reason"]
-    return portal.result(run["run_id"])
-
-
-def test_a_second_run_changes_nothing_and_check_mode_sees_nothing_to_change(made: VirtualLab) -> None:
-    assert changed(made, "site.yml") == dict.fromkeys(HOSTS, 0)
-    assert changed(made, "site.yml", "--check", "--diff") == dict.fromkeys(HOSTS, 0)
-
-
-def test_the_portal_is_told_its_hosts_with_what_they_are(made: VirtualLab, tmp_path: Path) -> None:
+def test_the_portal_is_told_its_hosts_with_what_they_are(provisioned: Provisioned, tmp_path: Path) -> None:
     file = tmp_path / "lab.json"
-    file.write_text(made.on("control", "cat", "/etc/wslab/lab.json"))
+    file.write_text(provisioned.lab.on("control", "cat", "/etc/wslab/lab.json"))
     lab: Lab = load_lab(file)
     assert lab.machine == labfile.machine()
+    known = (provisioned.lab.state / "lab" / "ssh" / "known_hosts").read_text()
     assert [host.name for host in lab.hosts] == ["server", "load-1", "load-2"]
     for host in lab.hosts:
-        assert host.host_keys[0].split()[:2] in [
-            line.split()[1:3] for line in (made.state / "lab" / "ssh" / "known_hosts").read_text().splitlines()
-        ]
+        assert host.host_keys[0].split()[:2] in [line.split()[1:3] for line in known.splitlines()]
         assert host.facts is not None
         assert host.facts.distribution is not None
         assert host.facts.distribution.startswith("Debian 13")
@@ -83,14 +55,15 @@ def test_the_portal_is_told_its_hosts_with_what_they_are(made: VirtualLab, tmp_p
     assert lab.server.facts.tuned["net.core.somaxconn"] == "65535"
 
 
-def test_no_unit_has_failed_and_the_portals_units_log_no_error(made: VirtualLab) -> None:
+def test_no_unit_has_failed_and_the_portals_units_log_no_error(provisioned: Provisioned) -> None:
     for host in HOSTS:
-        assert made.on(host, "systemctl", "list-units", "--failed", "--no-legend") == ""
+        assert provisioned.lab.on(host, "systemctl", "list-units", "--failed", "--no-legend") == ""
     units = [f"--unit={unit}" for unit in ("wslab-portal", "wslab-conduct", "wslab-tick", "prometheus", "redis-server")]
-    assert made.on("control", "journalctl", "--no-pager", "--quiet", "--priority=err", *units) == ""
+    assert provisioned.lab.on("control", "journalctl", "--no-pager", "--quiet", "--priority=err", *units) == ""
 
 
-def test_a_run_over_ssh_counts_every_message(result: dict[str, Any]) -> None:
+def test_a_run_over_ssh_counts_every_message(provisioned: Provisioned) -> None:
+    result = provisioned.result
     scenario = Scenario.model_validate(result["scenario"])
     offered = scenario.pacing().offered(Plan.whole(scenario, "ws://x").share, scenario.duration_s * NS)
     counters = result["counters"]
@@ -104,7 +77,8 @@ def test_a_run_over_ssh_counts_every_message(result: dict[str, Any]) -> None:
         assert abs(host["start_skew_s"]) < 0.05 + host["clock_bound_s"]
 
 
-def test_the_run_has_evidence_of_every_host_from_the_control_hosts_prometheus(result: dict[str, Any]) -> None:
+def test_the_run_has_evidence_of_every_host_from_the_control_hosts_prometheus(provisioned: Provisioned) -> None:
+    result = provisioned.result
     assert {row["name"]: row["no_data"] for row in result["evidence"] if row["value"] is None} == {}
     assert len(result["evidence"]) >= 25
     text = json.dumps(result["evidence"])
@@ -115,3 +89,15 @@ def test_the_run_has_evidence_of_every_host_from_the_control_hosts_prometheus(re
     # One kernel for all of them, which the result says.
     assert len({facts["boot_id"] for facts in stable.values()}) == 1
     assert any("shares a kernel" in note for note in result["notes"])
+
+
+def test_teardown_takes_off_what_site_put_there(torn_down: VirtualLab) -> None:
+    for host in HOSTS:
+        left = torn_down.run(
+            "exec", host, "--", "ls", "-d", "/etc/wsnode", "/opt/wsnode", "/opt/wslab", "/etc/prometheus"
+        )
+        assert left.stdout == ""
+        units = torn_down.on(
+            host, "systemctl", "list-units", "--all", "--no-legend", "wsnode*", "wslab*", "prometheus*"
+        )
+        assert units == ""

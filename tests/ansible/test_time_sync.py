@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.ansible.conftest import VirtualLab
+from tests.lab import VirtualLab
 
 ROOT = Path(__file__).parents[2]
 STEADY = "C612072A,198.18.7.42,11,1794.2,-0.000033072,0.1,0.1,1.0,0.0,0.1,0.0001,0.0002,64.2,Normal"

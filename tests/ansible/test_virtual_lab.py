@@ -18,7 +18,7 @@ import pytest
 
 from stack import procfs
 from stack.lab import images, kernel, layout, record
-from tests.ansible.conftest import ROOT, VirtualLab
+from tests.lab import ROOT, VirtualLab
 
 HOSTS = ["control", "server", "load-1", "load-2"]
 SMALL = ("--load-generators", "1")

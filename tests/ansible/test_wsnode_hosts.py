@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.ansible.conftest import VirtualLab
+from tests.lab import VirtualLab
 
 NODES = ["server", "load-1", "load-2"]
 SERVER, GATEWAY = "198.18.0.20", "198.18.0.1"

@@ -1,18 +1,26 @@
-"""The virtual lab for tests: one per session, up when the first test asks for it, in a state folder of its own."""
+"""The virtual lab for tests: one per session, up when the first test asks for it, in a state folder of its own.
 
+It is brought up once and provisioned once, so its tests come before all others and in this order: on bare hosts, on
+provisioned ones, on hosts that are bare again, without a lab. After the last of them the machine is quiet.
+"""
+
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from stack import procfs
 from stack.lab import lifecycle, record
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+PROVISION_S = 900.0
 
 
 class VirtualLab:
@@ -25,6 +33,13 @@ class VirtualLab:
     def command(self, *words: str) -> list[str]:
         """The command line of `./wslab lab …`, without the launcher, which would look for another Python."""
         return [sys.executable, "-m", "stack", "lab", *words]
+
+    def demo(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """`./wslab demo --virtual …` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "stack", "demo", "--virtual", *words], cwd=ROOT, env=self.environment,
+            capture_output=True, text=True, timeout=PROVISION_S, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
 
     def run(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """`./wslab lab …` to its end."""
@@ -58,7 +73,7 @@ class VirtualLab:
         assert done.returncode == 0, f"{host}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def play(self, playbook: str, *options: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
+    def play(self, playbook: str, *options: str, timeout_s: float = PROVISION_S) -> subprocess.CompletedProcess[str]:
         """`ansible-playbook PLAYBOOK …` on the lab's hosts."""
         return subprocess.run(
             [sys.executable, "-m", "ansible", "playbook", "-i", "inventory/virtual", playbook, *options],
@@ -96,14 +111,59 @@ def virtual_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualLab
         lab.down()
 
 
+class Provisioned(NamedTuple):
+    """The lab with all of site.yml on its hosts, and what the main job said on the way."""
+
+    lab: VirtualLab
+    said: str
+    result: dict[str, Any]
+    """Of its run of `smoke`."""
+    changed: dict[str, int]
+    """How many tasks of site.yml changed something, by host."""
+
+
+def changed(recap: str) -> dict[str, int]:
+    """How many tasks changed something, by host, of what ansible-playbook printed."""
+    return {host: int(n) for host, n in re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", recap, re.MULTILINE)}
+
+
+@pytest.fixture(scope="session")
+def provisioned(virtual_lab: VirtualLab, tmp_path_factory: pytest.TempPathFactory) -> Provisioned:
+    """The hosts, which were bare, with everything on them, by the command that does all of it."""
+    file = tmp_path_factory.mktemp("main job") / "smoke.json"
+    done = virtual_lab.demo("--exit", "--json", file)
+    # 1, 3: it ran, and a busy machine was too slow for its thresholds or to be believed.
+    assert done.returncode in (0, 1, 3), done.stdout[-4000:] + done.stderr[-4000:]
+    recap = (virtual_lab.state / "logs" / "site.log").read_text()
+    return Provisioned(virtual_lab, done.stdout, json.loads(file.read_text()), changed(recap))
+
+
+@pytest.fixture
+def torn_down(provisioned: Provisioned) -> VirtualLab:
+    """The hosts after playbooks/teardown.yml."""
+    done = provisioned.lab.play("playbooks/teardown.yml", "-e", "teardown_yes=true")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return provisioned.lab
+
+
 @pytest.fixture
 def no_lab(virtual_lab: VirtualLab) -> Iterator[VirtualLab]:
-    """The same, taken down before and after the test. Tests with it run last (see below)."""
+    """No lab is up, before and after the test."""
     virtual_lab.down()
     yield virtual_lab
     virtual_lab.down()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the lab down come after those that need it up: it is brought up once for all of them."""
-    items.sort(key=lambda item: "no_lab" in getattr(item, "fixturenames", ()))
+_ORDER = ("no_lab", "torn_down", "provisioned", "virtual_lab")
+"""What tells where a test comes: the first of these that it asks for."""
+
+
+def in_order(items: list[pytest.Item]) -> None:
+    """Sort collected tests as the module says."""
+
+    def place(item: pytest.Item) -> int:
+        asked = getattr(item, "fixturenames", ())
+        return next((-n for n, name in enumerate(_ORDER, 1) if name in asked), 0)
+
+    # Most negative first: virtual_lab, provisioned, torn_down, no_lab, then all that need none.
+    items.sort(key=place)
