@@ -15,7 +15,9 @@ from wsnode.core.protocol import PROTOCOL, Answer, Hello, ProtocolError, Refusal
 
 HELLO_TIMEOUT_S = 10.0
 PULSE_S = 2.0
-"""A `clock` request this often keeps the agent's deadman away and shows that the way is open."""
+"""After this long without any line from the agent a `clock` request asks whether the way is open."""
+UNASKED_PULSES = 8
+"""While lines come, only one pulse of so many asks: that keeps the agent's deadman away."""
 SILENCE_PULSES = 4
 """So many pulses in a row without any line from the agent: the way is taken for cut."""
 
@@ -149,22 +151,28 @@ class Channel:
             self.ended.set_exception(error)
 
     async def _pulse(self) -> None:
-        silent = 0
+        silent = unasked = 0
         while not self.ended.done():
-            self._heard = False
-            number = next(self._numbers)
-            try:
-                async with asyncio.timeout(PULSE_S):
-                    await self._pipe.write(protocol.encode(protocol.Clock(id=number)))
-            except TimeoutError:
-                pass
-            except (OSError, RuntimeError) as error:
-                self._end(Broken(f"the other side went away ({error})"))
+            heard, self._heard = self._heard, False
+            unasked += 1
+            if not heard or unasked >= UNASKED_PULSES:
+                unasked = 0
+                await self._ask_for_life()
             await asyncio.sleep(PULSE_S)
             # Counted by this loop's own pulses, not by the clock: after a halt of this process lines wait to be read.
             silent = 0 if self._heard else silent + 1
             if silent >= SILENCE_PULSES:
                 self._end(Broken(f"nothing was heard for {silent * PULSE_S:g} s"))
+
+    async def _ask_for_life(self) -> None:
+        """Nobody waits for the answer: that it comes is all that is wanted."""
+        try:
+            async with asyncio.timeout(PULSE_S):
+                await self._pipe.write(protocol.encode(protocol.Clock(id=next(self._numbers))))
+        except TimeoutError:
+            pass
+        except (OSError, RuntimeError) as error:
+            self._end(Broken(f"the other side went away ({error})"))
 
 
 async def first(*futures: asyncio.Future[Any]) -> None:

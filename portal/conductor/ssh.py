@@ -32,6 +32,11 @@ HOST_KEY_ALGORITHMS = (
     *("rsa-sha2-512", "rsa-sha2-256"),
 )
 """Asked for after those of the known keys: a host that has none of these shows one, and can be told by it."""
+CIPHERS = (
+    *("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"),
+    *("aes256-ctr", "aes192-ctr", "aes128-ctr"),
+)
+"""Those that a host may choose. In asyncssh AES-GCM takes a fifth of the time of its first choice, ChaCha20."""
 
 
 class SshTransport:
@@ -98,6 +103,7 @@ class SshTransport:
                     x11_forwarding=False,
                     preferred_auth="publickey",
                     gss_host=None,
+                    encryption_algs=CIPHERS,
                     compression_algs="none",
                     keepalive_interval=KEEPALIVE_S,
                     keepalive_count_max=KEEPALIVES,

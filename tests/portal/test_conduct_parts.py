@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from portal.conductor import channel as channel_module
 from portal.conductor import transport
 from portal.conductor.channel import BadAgent, Broken, Channel, Refused
 from portal.conductor.clock import ConductorClock, offset, read_clock
@@ -23,9 +24,9 @@ from portal.conductor.job import JobHost
 from portal.conductor.lines import Lines, number_of
 from portal.conductor.transport import LocalTransport
 from tests.portal.hosts import Wire, lab, quick
-from tests.wsnode.agents import ScriptedLoad, agents, local_agent, plan, run, scripted, second
+from tests.wsnode.agents import ScriptedLoad, agents, eventually, local_agent, plan, run, scripted, second
 from wsnode.core import protocol
-from wsnode.core.protocol import Live, ProtocolError, encode
+from wsnode.core.protocol import Hello, Live, ProtocolError, encode
 
 __all__ = ["quick", "scripted"]
 
@@ -203,6 +204,46 @@ def test_a_request_without_an_answer_in_time_is_told_apart_from_a_broken_channel
             await channel.close()
             with pytest.raises(Broken):
                 await channel.ask(protocol.ListLoads, 5)
+
+    run(work())
+
+
+def test_while_lines_come_few_pulses_ask_and_silence_is_asked_about_and_ends_the_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel_module, "PULSE_S", 0.05)
+
+    class Talkative:
+        """Says a line whenever it is asked to, `lines` in all, and then nothing."""
+
+        def __init__(self, lines: int) -> None:
+            self.left = lines
+            self.asked = 0
+
+        async def read_line(self) -> bytes:
+            await asyncio.sleep(0.01 if self.left else 1000)
+            self.left -= 1
+            return b'{"type":"live","second":1}\n'
+
+        async def write(self, data: bytes) -> None:
+            assert b'"clock"' in data
+            self.asked += 1
+
+        async def close(self) -> str:
+            return ""
+
+    async def work() -> None:
+        pipe = Talkative(160)  # at least 1.6 s, which is 32 pulses
+        hello = Hello(wsnode="0", name="a", boot_id="b", agent_start_id="c", capabilities=("observe",))
+        channel = Channel(pipe, hello)
+        came = []
+        channel.on_line = came.append
+        await eventually(lambda: len(came) == 160)
+        # A busy machine takes longer about the lines, in which pulses may pass without any.
+        assert 3 <= pipe.asked < 32
+        with pytest.raises(Broken, match=r"nothing was heard for 0\.2 s"):
+            await channel.ended
+        await channel.close()
 
     run(work())
 
