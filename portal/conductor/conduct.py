@@ -9,6 +9,7 @@ a load of this run is asked to end it, and either says that it has, or is named 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -286,7 +287,13 @@ class Run:
         assert start_at_ns is not None
         until_end_s = (start_at_ns - self._clock.now_ns()) / NS + scenario.duration_s + scenario.drain_s
         self._following.begin(self.generators)
-        await self._following.until_finished(max(0.0, until_end_s) + OVERTIME_S)
+        reading = asyncio.gather(*map(self._read_clock_once_started, self.generators))
+        try:
+            await self._following.until_finished(max(0.0, until_end_s) + OVERTIME_S)
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
 
     async def _collect(self) -> Outcome:
         """Every load has ended as planned: fetch what each host has to say."""
@@ -380,6 +387,15 @@ class Run:
                 host.lost = None
 
         await asyncio.gather(*map(tried, self._observed))
+
+    async def _read_clock_once_started(self, host: Host) -> None:
+        """So that a clock that is set later in the run leaves the start's skew as well known as it was."""
+        assert self._start_at_ns is not None
+        if (left_s := (self._start_at_ns - self._clock.now_ns()) / NS) > 0:
+            await asyncio.sleep(left_s)
+            # A way that breaks just now is its follower's business.
+            with contextlib.suppress(Lost, BadAgent, Refused, Superseded):
+                host.clock_started = await host.read_clock(WIND_UP_PATIENCE_S)
 
     async def _read_clock_again(self, host: Host) -> None:
         try:

@@ -71,6 +71,7 @@ class Host:
         self.lost: str | None = None
         self.result: HostResult | None = None
         self.clock_begin: ClockReading | None = None
+        self.clock_started: ClockReading | None = None
         self.clock_end: ClockReading | None = None
         self.environment_begin: dict[str, Any] = {}
         self.environment_end: dict[str, Any] = {}
@@ -304,6 +305,7 @@ class Host:
             name=self.name,
             role=self.place.role,
             clock_begin=self.clock_begin,
+            clock_started=self.clock_started,
             clock_end=self.clock_end,
             start_skew_s=self._start_skew_s(result),
             environment_begin=(result and result.environment_begin) or self.environment_begin,

@@ -131,6 +131,8 @@ class HostOutcome:
     """A load generator's lines and result; None for servers and for lost hosts."""
     lost: str | None = None
     """Why nobody can say what this host's load did."""
+    clock_started: ClockReading | None = None
+    """Just after the start, which it brackets with `clock_begin`; None where that could not be had."""
 
 
 @dataclass(frozen=True)

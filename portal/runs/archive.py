@@ -185,6 +185,7 @@ def _host(host: HostOutcome) -> dict[str, Any]:
         "name": host.name,
         "role": host.role,
         "clock_begin": _clock(host.clock_begin),
+        "clock_started": _clock(host.clock_started),
         "clock_end": _clock(host.clock_end),
         "start_skew_s": host.start_skew_s,
         "environment_begin": host.environment_begin,

@@ -18,6 +18,8 @@ from wsnode.core.protocol import Second
 from wsnode.core.result import Evidence, Host, Result, Subject
 from wsnode.core.summary import Summary, run_counters, summarise
 
+STEP_BEYOND_S = 0.05
+"""What a clock may move in a run, beyond what its readings are known to, by drift and by being slewed."""
 SERVER_FACTS = "server."
 """What facts of the server begin with, as opposed to those of its host (`wsnode.environment`)."""
 
@@ -165,17 +167,30 @@ def _notes(outcome: Outcome, watched: Watched) -> Iterator[str]:
     yield from lab_notes(
         Observed(host.name, host.role, host.environment_begin, host.environment_end) for host in outcome.hosts
     )
+    yield from _steps(outcome)
     if watched.fault is not None:
         yield f"no host series: {watched.fault}"
 
 
 def _bound(host: HostOutcome) -> float | None:
-    """How well the offset at begin is known of the moment of the start: a clock that has moved since, by drift or by a
-    step, may have done so before."""
-    readings = [reading for reading in (host.clock_begin, host.clock_end) if reading is not None]
+    """How well the offset at begin is known of the moment of the start: a clock that has moved by the next reading, by
+    drift or by a step, may have done so before the start. What it does later is not the start's."""
+    after = host.clock_started or host.clock_end
+    readings = [reading for reading in (host.clock_begin, after) if reading is not None]
     if not readings:
         return None
     return max(reading.bound_s for reading in readings) + abs(readings[-1].offset_s - readings[0].offset_s)
+
+
+def _steps(outcome: Outcome) -> Iterator[str]:
+    """Clocks that were set during the run. Only one-way delays would be measured by them."""
+    for host in outcome.hosts:
+        first, last = host.clock_started or host.clock_begin, host.clock_end
+        if first is None or last is None:
+            continue
+        moved_s = last.offset_s - first.offset_s
+        if abs(moved_s) > STEP_BEYOND_S + first.bound_s + last.bound_s:
+            yield f"{host.name}: its clock was moved by {moved_s:+,.3f} s during the run; no figure here is by it"
 
 
 def _host_row(host: HostOutcome) -> Host:

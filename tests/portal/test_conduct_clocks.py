@@ -108,6 +108,8 @@ def test_wrong_clocks_are_seen_and_do_not_make_the_start_late() -> None:
                 )  # the clock is set to a millisecond
             assert host.start_skew_s is not None
             assert abs(host.start_skew_s) < SKEW_S + host.clock_begin.bound_s
+            assert host.clock_started is not None
+            assert abs(host.clock_started.offset_s - expected_s) <= host.clock_started.bound_s + 0.001
 
     with serving("--workers", "1") as running, hosts(*shifts_s) as (generators, _):
         run(work(running.url(), generators))
@@ -125,7 +127,10 @@ def test_a_clock_that_is_set_during_the_run_moves_no_message() -> None:
         for host, step_s in ((steady, 0.0), (stepped, 3.0)):
             assert host.clock_begin is not None
             assert host.clock_end is not None
-            assert abs(host.clock_end.offset_s - host.clock_begin.offset_s - step_s) < 0.1
+            assert host.clock_started is not None
+            # Between these two is the start; the step came after both.
+            assert abs(host.clock_started.offset_s - host.clock_begin.offset_s) < 0.05
+            assert abs(host.clock_end.offset_s - host.clock_started.offset_s - step_s) < 0.1
         seconds = [event.second for event in events if isinstance(event, Counted)]
         assert [line.second for line in seconds] == list(range(1, SCENARIO.duration_s + 1))
 

@@ -106,6 +106,9 @@ ANOTHER_SERVER = {**ENVIRONMENT, "stable": {**ENVIRONMENT["stable"], "server.eng
         (1, {"clock_end": ClockReading(0.0001, 0.026)}, "suspect: load-1: clock known within 26.0 ms only"),
         (1, {"clock_end": ClockReading(0.0001, 0.025)}, None),
         (1, {"clock_end": ClockReading(0.1001, 0.002)}, "suspect: load-1: clock known within 102.0 ms only"),
+        # Set later in the run: the start's skew is as well known as it was.
+        (1, {"clock_started": ClockReading(0.0002, 0.002), "clock_end": ClockReading(86_400.0, 0.002)}, None),
+        (1, {"clock_started": ClockReading(0.1001, 0.002)}, "suspect: load-1: clock known within 102.0 ms only"),
         # Of a server no skew is quoted.
         (0, {"clock_end": ClockReading(0.0, 0.9)}, None),
         (2, {"run": None, "lost": "it does not answer"}, "invalid: load generator load-2 was lost"),
@@ -133,6 +136,18 @@ def test_hosts_are_listed_with_their_clocks_and_counters(monkeypatch: pytest.Mon
     assert (load.start_skew_s, load.clock_offset_s) == (0.0008, 0.0001)
     assert load.clock_bound_s == pytest.approx(0.002 + 0.2999)  # when its clock has moved, nobody knows
     assert load.environment == ENVIRONMENT
+
+
+def test_a_clock_that_is_set_during_the_run_is_noted_and_one_that_drifts_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = ClockReading(0.0001, 0.001)
+    for end_s, notes in ((-2.9999, ["load-1: its clock was moved by -3.000 s during the run; no figure here is by it"]),
+                         (0.0501, [])):  # fmt: skip
+        change = {"clock_started": started, "clock_end": ClockReading(end_s, 0.001)}
+        result = judged(monkeypatch, Watched(), change, host=1).result
+        assert result is not None
+        assert [note for note in result.notes if "clock" in note] == notes
 
 
 def test_a_shared_kernel_is_noted_and_separate_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
