@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,8 +95,8 @@ def judged(first: Result, found: Opened, window: Window) -> Result:
     as_it_was, now = summary(scenario, found, before), summary(scenario, found, window)
     if as_it_was is None or now is None:
         raise ValueError("no second of this run was counted")
-    known = set(validity(as_it_was, hosts)[1])
-    around = [reason for reason in first.reasons if reason not in known]
+    known = {_nameless(reason) for reason in validity(as_it_was, hosts)[1]}
+    around = [reason for reason in first.reasons if _nameless(reason) not in known]
     begun = found.head["start_at_ns"]
     fresh = judge(
         first.run_id,
@@ -117,6 +118,11 @@ def judged(first: Result, found: Opened, window: Window) -> Result:
     if levels and fresh.validity != "invalid":
         fixed["validity"] = levels[0]
     return fresh.model_copy(update=fixed)
+
+
+def _nameless(reason: str) -> str:
+    """A reason without the hosts that it names in the end: whose schedule it was, the merged seconds cannot tell."""
+    return re.sub(r" \([^()]*\)$", "", reason)
 
 
 def _of_the_lab(first: Result) -> list[str]:

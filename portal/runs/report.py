@@ -34,6 +34,7 @@ KEY_FIGURES = (
     "rates.connect_per_s",
     "latency_s.scheduler_lag.p99",
 )
+OF_THE_RUN = {"counters.connections_peak", "rates.connect_per_s"}
 
 
 class Value(NamedTuple):
@@ -134,6 +135,11 @@ class Report:
     def key_figures(self) -> list[Value]:
         """What was reached, in eight figures."""
         return [self._value(key) for key in KEY_FIGURES] if self.result else []
+
+    @property
+    def window_figures(self) -> list[Value]:
+        """Those of them that are of the window, not of the whole run."""
+        return [self._value(key) for key in KEY_FIGURES if key not in OF_THE_RUN] if self.result else []
 
     def _value(self, key: str) -> Value:
         assert self.result is not None

@@ -42,6 +42,13 @@ class HostNow(NamedTuple):
     loop_lag_s: float | None
 
 
+class Drawn(NamedTuple):
+    """The parts of a page that change each second, as HTML."""
+
+    now: str
+    log: str
+
+
 class Watching:
     """One run that goes on."""
 
@@ -50,7 +57,7 @@ class Watching:
         self._asking = threading.Lock()
         self._prometheus: Prometheus | None = None
         self._ask_again = 0.0
-        self._html: dict[bool, tuple[object, str]] = {}
+        self._drawn: dict[bool, tuple[object, Drawn]] = {}
         self.table: Table = series.tabulate([])
         """What clients saw, settled second by settled second."""
         self.hosts: Table = {"second": []}
@@ -125,15 +132,15 @@ class Watching:
             for host in order
         ]
 
-    def html(self, operator: bool, key: object) -> str | None:
+    def drawn(self, operator: bool, key: object) -> Drawn | None:
         """What was shown to somebody of the same rights for the same key, by whoever came first."""
-        kept = self._html.get(operator)
+        kept = self._drawn.get(operator)
         return kept[1] if kept is not None and kept[0] == key else None
 
-    def keep_html(self, operator: bool, key: object, html: str) -> str:
+    def keep(self, operator: bool, key: object, drawn: Drawn) -> Drawn:
         """Show it to the others, too."""
-        self._html[operator] = key, html
-        return html
+        self._drawn[operator] = key, drawn
+        return drawn
 
 
 def _append(table: Table, more: Table) -> None:

@@ -228,8 +228,27 @@ def add_archive(run: Run, runs: Sequence[HostRun]) -> None:
     clock = ClockReading(offset_s=0.00001, bound_s=0.00005)
     environment = {"stable": STABLE, "volatile": VOLATILE}
     hosts = [
-        HostOutcome("server", "server", clock, clock, None, environment, environment),
-        *(HostOutcome(r.name, "load_generator", clock, clock, 0.0008, environment, environment, r) for r in runs),
+        HostOutcome(
+            "server",
+            "server",
+            clock_begin=clock,
+            clock_end=clock,
+            environment_begin=environment,
+            environment_end=environment,
+        ),
+        *(
+            HostOutcome(
+                r.name,
+                "load_generator",
+                clock_begin=clock,
+                clock_end=clock,
+                start_skew_s=0.0008,
+                environment_begin=environment,
+                environment_end=environment,
+                run=r,
+            )
+            for r in runs
+        ),
     ]
     outcome = Outcome("finished", None, hosts, round(NOW.timestamp() * 1e9))
     content = pack(

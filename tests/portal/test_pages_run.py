@@ -133,8 +133,9 @@ def test_a_running_run_is_polled_and_shows_where_it_is(browser: Client, running:
         "Errors": "2",
     }
     assert table(panel(found, "Errors so far")) == [["messages lost", "32", "6"]]
-    assert "load-2 is slow" in live.one(".log").text
-    assert "warning" in live.one(".log").whole_text
+    log = found.one("#live-log .log")
+    assert "load-2 is slow" in log.text
+    assert "warning" in log.whole_text
     charts = found.one("[data-charts]").attributes
     assert (charts["data-charts"], "data-live" in charts) == (f"/runs/{running.pk}/series.json", True)
 

@@ -24,7 +24,7 @@ from portal.runs.models import NamedScenario, Run
 from portal.runs.progress import at_present, progress, words
 from portal.runs.report import Report
 from portal.runs.states import State
-from portal.runs.watching import watching
+from portal.runs.watching import Drawn, watching
 from wsnode.core.protocol import Live
 
 LOG_LINES = 200
@@ -44,7 +44,7 @@ def run(request: HttpRequest, run_id: str) -> HttpResponse:
     one = find(run_id)
     marks = {"baseline_of": NamedScenario.objects.filter(baseline=one).first(), "tags": list(one.tags.all())}
     if not one.is_over:
-        shown = {"charts": CHARTS, "live_html": _live_html(one, _operates(request))}
+        shown = {"charts": CHARTS, "live": _live(one, _operates(request))}
         return render(request, "runs/watch.html", shown | _head(one) | marks)
     events = list(one.events.order_by("id")[:LOG_LINES])
     evidence = list(one.evidence.order_by("order"))
@@ -79,7 +79,7 @@ def live(request: HttpRequest, run_id: str) -> HttpResponse:
     one = find(run_id)
     if one.is_over:
         return HttpResponse(headers={"HX-Refresh": "true"})
-    return HttpResponse(_live_html(one, _operates(request)))
+    return HttpResponse("".join(_live(one, _operates(request))))
 
 
 def _head(one: Run) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _operates(request: HttpRequest) -> bool:
     return request.user.is_operator  # type: ignore[union-attr]
 
 
-def _live_html(one: Run, operator: bool) -> str:
+def _live(one: Run, operator: bool) -> Drawn:
     """The same for all who watch in one second: drawn by whoever comes first."""
     seen = watching(one.pk)
     newest = one.events.order_by("-id").values_list("id", flat=True).first()
@@ -98,8 +98,8 @@ def _live_html(one: Run, operator: bool) -> str:
     seen.ask_hosts(one, _lab())
     at = (one.live or {}).get("second"), one.last_second, one.state, one.state_reason, one.cancel_requested_at
     key = (at, newest, int(time.time()))
-    if (html := seen.html(operator, key)) is not None:
-        return html
+    if (drawn := seen.drawn(operator, key)) is not None:
+        return drawn
     events = list(one.events.order_by("-id")[:LOG_LINES])[::-1]
     live_line = Live.model_validate(one.live) if one.live else None
     context = _head(one) | {
@@ -114,7 +114,8 @@ def _live_html(one: Run, operator: bool) -> str:
     if one.state == State.QUEUED:
         context["ahead"] = Run.objects.queued().filter(machine=one.machine, created_at__lt=one.created_at).count()
         context["blocker"] = Run.objects.active().filter(machine=one.machine).first()
-    return seen.keep_html(operator, key, render_to_string("runs/live.html", context))
+    now, log = (render_to_string(f"runs/{name}.html", context) for name in ("live", "live_log"))
+    return seen.keep(operator, key, Drawn(now, log))
 
 
 def _lab() -> Any:
