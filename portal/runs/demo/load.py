@@ -94,11 +94,8 @@ def make(recipe: Recipe) -> Made:
     reading = {run.name: run.result.environment_begin for run in runs}
     told = {"server.engine": recipe.engine, "server.wsnode": recipe.environment["wsnode"]} if recipe.engine else {}
     reading[SERVER] = _reading(SERVER, recipe.environment | told, dice)
-    hosts = [HostOutcome(SERVER, "server", _CLOCK, _CLOCK, None, reading[SERVER], reading[SERVER])]
-    hosts += [
-        HostOutcome(run.name, "load_generator", _CLOCK, _CLOCK, 0.0006, reading[run.name], reading[run.name], run)
-        for run in runs
-    ]
+    hosts = [_outcome(SERVER, reading[SERVER])]
+    hosts += [_outcome(run.name, reading[run.name], run) for run in runs]
     values = dict(_values(scenario, condition, recipe.generators, dice))
     result = judge(
         RUN_ID,
@@ -235,6 +232,19 @@ def _reading(name: str, stable: dict[str, Any], dice: random.Random) -> dict[str
     own = {"hostname": name, "boot_id": f"boot-{name}-{stable['kernel']}", "machine_id": f"machine-{name}"}
     volatile = {"load_1m": round(dice.uniform(0.05, 0.4), 2), "tcp_in_use": dice.randrange(8, 30)}
     return {"stable": dict(sorted({**stable, **own}.items())), "volatile": volatile}
+
+
+def _outcome(name: str, reading: dict[str, Any], run: HostRun | None = None) -> HostOutcome:
+    return HostOutcome(
+        name=name,
+        role="server" if run is None else "load_generator",
+        clock_begin=_CLOCK,
+        clock_end=_CLOCK,
+        start_skew_s=None if run is None else 0.0006,
+        environment_begin=reading,
+        environment_end=reading,
+        run=run,
+    )
 
 
 def _row(host: HostOutcome) -> Host:
