@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from wsnode import environment
 from wsnode.core.scenario import Plan
+from wsnode.telemetry import MAX_SLOTS
 from wsnode.workers import SPARE_DESCRIPTORS, cores, raise_descriptor_limit, worker_count
 
 Level = Literal["ok", "warn", "unfit"]
@@ -110,9 +111,11 @@ def _descriptors(need: Need | None) -> Iterator[Finding]:
     wanted = f"at least {SPARE_DESCRIPTORS + 1024:,} for each process"
     if need:
         wanted += f"; {clients:,} clients take {workers} processes"
+    if workers > MAX_SLOTS:
+        wanted += f", and there can be {MAX_SLOTS}"
     yield Finding(
         "open files",
-        "ok" if limit >= SPARE_DESCRIPTORS + 1024 else "warn",
+        "unfit" if workers > MAX_SLOTS else "ok" if limit >= SPARE_DESCRIPTORS + 1024 else "warn",
         f"{limit:,} in force for each process",
         wanted,
         "raise LimitNOFILE of the service, or `ulimit -Hn`",

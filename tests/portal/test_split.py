@@ -15,9 +15,10 @@ from portal.labs.lab import HostFacts, load_lab
 from portal.runs.capacity import last_told, weights_of
 from portal.runs.limits import Achieved, Best
 from portal.runs.models import Environment
-from portal.runs.split import Capacity, Limit, beyond, capacity, split
+from portal.runs.split import MOST_PROCESSES, Capacity, Limit, beyond, capacity, split
 from tests.portal.factories import NOW, make_run, make_user
 from wsnode.core.scenario import Plan, Scenario
+from wsnode.telemetry import MAX_SLOTS
 
 SCENARIO = Scenario(clients=1000, interval_ms=1000, ramp_up_s=10, rate_per_s=100, duration_s=30)
 RANGE = "net.ipv4.ip_local_port_range"
@@ -97,6 +98,10 @@ def test_a_host_that_did_more_than_its_cores_should_gets_more_and_one_that_broke
     assert did.words == "2 cores, 60,000 messages/s achieved"
     little = of("little", facts(2), done=Achieved(Best(10, "r-c"), Best(1, "r-c")))
     assert shares(usual, little) == [500, 500]
+
+
+def test_a_load_has_no_more_processes_than_its_agent_can_give_it() -> None:
+    assert MOST_PROCESSES == MAX_SLOTS
 
 
 def test_without_facts_in_lab_json_what_the_agent_told_last_counts() -> None:

@@ -68,6 +68,18 @@ def test_this_host_is_fit_for_a_small_load() -> None:
     )
 
 
+@pytest.mark.parametrize(("clients", "level"), [(10_000, "ok"), (239_616, "ok"), (239_617, "unfit")])
+def test_more_processes_than_a_load_can_have_are_refused_with_need_and_limit(
+    monkeypatch: pytest.MonkeyPatch, clients: int, level: str
+) -> None:
+    monkeypatch.setattr(preflight, "raise_descriptor_limit", lambda: 1104)  # 936 of 1,040 in each process
+    finding = by_check(findings(Need(clients)))["open files"]
+    assert finding.level == level
+    if level == "unfit":
+        assert "239,617 clients take 257 processes, and there can be 256" in finding.message
+        assert "raise LimitNOFILE" in finding.message
+
+
 def test_a_plans_need_is_its_share() -> None:
     need = Need.of(plan(count=25, clients=100, interval_ms=200, ramp_up_s=2, rate_per_s=40, duration_s=10))
     assert need == Need(25, messages_per_s=125.0, connects_per_s=10.0, url="ws://127.0.0.1:9/echo")
