@@ -20,7 +20,7 @@ from wsnode.core.scenario import NoWindow, Scenario, allowed_range
 MAIN = ("clients", "interval_ms", "ramp_up_s", "duration_s", "rate_per_s")
 """The seed's five parameters."""
 GROUPS = (
-    ("Judged by", ("thresholds",)),
+    ("Judged by", ("thresholds", "primary_metric")),
     ("Messages", ("size_bytes", "message_type", "match", "phase", "seed", "max_in_flight", "while_down")),
     ("Time", ("warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s")),
     ("Before", ("before", "settle_s")),
@@ -137,6 +137,11 @@ class ScenarioForm:
         return [
             Group(title, self._inputs(names + (new if i == last else ()))) for i, (title, names) in enumerate(GROUPS)
         ]
+
+    @property
+    def name_first(self) -> list[Group]:
+        """The same, for where the name is what it is about."""
+        return [self.more[-1], *self.more[:-1]]
 
     @property
     def more_open(self) -> bool:

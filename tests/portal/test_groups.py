@@ -270,6 +270,7 @@ class TestPages:
         assert found.one("#f-subject_name").attributes["value"] == "echo"
         version = found.one("#f-subject_version")
         assert (version.attributes["value"], "data-focus" in version.attributes) == ("", True)
+        assert found.one("#e-subject_version").text == ""
         assert found.one("#f-reason").attributes["value"] == "why"
         assert found.one("#f-baseline option[selected]").attributes["value"] == run.pk
         again = page(browser.get(NEW, {"from": run.pk}))

@@ -64,6 +64,7 @@ def group(request: HttpRequest, group_id: str) -> HttpResponse:
         "over": sum(part.over for part in parts),
         "queued": sum(run.state == State.QUEUED for run in runs),
         "active": next((run for run in runs if run.is_active), None),
+        "comparable": len(parts) > 1 and all(part.spreads for part in parts),
         "left_s": max(left, default=None),
         "order": [("B" if second is not None and run.group_id == second.pk else "A", run) for run in runs],
     }

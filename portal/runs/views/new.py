@@ -62,7 +62,8 @@ def _form_page(request: HttpRequest, form: RunForm | None, status: int = 200) ->
     if form is not None:
         errors = form.errors
         form.check()
-        form.errors |= errors
+        # Nobody has said anything wrong yet where the form is shown for the first time.
+        form.errors = form.errors | errors if request.method == "POST" else {}
         context |= {
             "declared": DeclaredSubject.objects.all(),
             "targets": _targets(form),
