@@ -73,11 +73,11 @@ def curve_csv(known: Mapping[str, Sequence[Point]]) -> str:
 def curve_summary(known: Mapping[str, Sequence[Point]]) -> str:
     """The response time's curve in a sentence."""
     points = known.get("response_time") or ()
-    told = [f"{quantile(point.nines)} {latency(point.seconds)}" for point in points if point.nines in (1, 2, 3, 4, 5)]
-    if not told:
-        return "Too few messages for a curve."
+    if not points:
+        return "Too few messages for a curve of the response time."
+    told = [f"{quantile(point.nines)} {latency(point.seconds)}, " for point in points if point.nines in (1, 2, 3, 4, 5)]
     last = points[-1]
-    return f"Response time: {', '.join(told)}; the curve ends at {quantile(last.nines)} with {latency(last.seconds)}."
+    return f"Response time: {''.join(told)}and the curve ends at {quantile(last.nines)} with {latency(last.seconds)}."
 
 
 def quantile(nines: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from portal.runs.figures import count, latency, number, size
-from wsnode.core.result import Result
+from portal.runs.figures import count, figure, latency, number, size
+from wsnode.core.result import DEFINITIONS, Result
 from wsnode.core.threshold import Threshold
 
 _HOLD = {1: "its threshold holds", 2: "both thresholds hold"}
@@ -36,8 +36,13 @@ def _missed(expr: str, value: float | None) -> str:
     if value is None:
         return f"{expr} (too much was never answered)"
     metric = Threshold.parse(expr).metric
-    shown = f"{value:.3g}" if "." not in metric else str(latency(value))
-    return f"{expr} (measured {shown})"
+    unit = next(DEFINITIONS[key].unit for key in _keys(metric) if key in DEFINITIONS)
+    return f"{expr} (measured {figure(value, unit)})"
+
+
+def _keys(metric: str) -> list[str]:
+    """Where a threshold's metric may be defined."""
+    return [f"latency_s.{metric.partition('.')[0]}", f"rates.{metric}", f"counters.{metric}", metric]
 
 
 def _reached(result: Result) -> str:

@@ -193,8 +193,8 @@ def test_a_curve_is_told_in_words_and_as_values() -> None:
     assert set(known) == {"response_time", "service_time", "write_wait", "scheduler_lag"}
     said = curve_summary(known)
     assert said.startswith("Response time: p90 ")
-    assert "the curve ends at p99." in said
-    assert curve_summary({}) == "Too few messages for a curve."
+    assert "and the curve ends at p99." in said
+    assert curve_summary({}) == "Too few messages for a curve of the response time."
     text = curve_csv({"response_time": [Point(0.0, 0.001), Point(2.0, 0.0125)]})
     assert text == "percentile,response_time_s\n0,0.001\n99,0.0125\n"
     assert [quantile(nines) for nines in (0, 0.3, 1, 2, 3, 3.5, 5)] == [

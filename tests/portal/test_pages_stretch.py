@@ -260,3 +260,17 @@ def test_every_explanation_leads_to_a_heading_of_the_guide(browser: Client) -> N
         link.attributes["href"][1:] in anchors for link in found.all("article a") if link.attributes["href"][0] == "#"
     )
     assert anchor("CPUs and interrupts") == "cpus-and-interrupts"
+
+
+# --- in short ------------------------------------------------------------------------------------------------------
+def test_a_run_is_told_in_two_sentences(browser: Client, ada: User) -> None:
+    passed = show(browser, make_finished(ada)).one(".short").text
+    assert passed.startswith(
+        "It passed: both thresholds hold. The measurement can be trusted. "
+        "100 connections, 500 of 500 messages a second answered, 99 of 100 within "
+    )
+    failed = show(browser, make_finished(ada, load={"lose_every": 50, "lag_ms": 60})).one(".short").text
+    assert failed.startswith(
+        "It failed: response_time.p99 < 250ms (too much was never answered); error_ratio < 0.1% (measured 2 %). "
+        "Do not rely on it: the measurement is invalid. 100 connections, 490 of 500 messages a second answered, half of "
+    )
