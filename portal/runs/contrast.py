@@ -128,7 +128,9 @@ def contrast(
     else:
         method, found = "sample", _turned(against_sample(second, first[0], measure.least_spread))
     word: Word
-    if method == "ranks" and smallest_p(n, m) > LEVEL:
+    if method != "ranks" and base.values == contender.values:
+        word = "not distinguishable"
+    elif method == "ranks" and smallest_p(n, m) > LEVEL:
         word = "too few runs"
     elif found is None:
         word = "too few runs" if method == "sample" and max(n, m) < FEWEST_EARLIER else "noise unknown"

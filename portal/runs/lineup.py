@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from portal.runs.environment import HostReading
 from portal.runs.models import Environment, Run, RunGroup
-from portal.runs.sides import Member, Side
+from portal.runs.sides import Member, Side, name_apart
 from portal.runs.states import State
 
 MOST_OF_GROUP = 30
@@ -62,6 +62,7 @@ def line_up(ids: Sequence[str]) -> tuple[list[Side], list[str]]:
         else:
             sides.append(Side(one, "run", f"{names[one]} {one}", reverse("runs:run", args=[one]), members[one], []))
     _read(sides)
+    name_apart(sides)
     return sides, [one for one in wanted if one not in members]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -64,6 +64,8 @@ class Side:
         self.id, self.kind, self.title, self.url = id, kind, title, url
         self.members, self.readings = members, readings
         self.total = len(members) if total is None else total
+        self.label = self.representative.subject[1] or title
+        """The shortest name that tells it from the others: `name_apart` sees to that."""
 
     @cached_property
     def counted(self) -> list[Member]:
@@ -87,11 +89,6 @@ class Side:
         name, version = self.representative.subject
         named = {"name": name, "version": version, "engine": self.representative.engine}
         return {what: text for what, text in named.items() if text}
-
-    @property
-    def label(self) -> str:
-        """The shortest name that tells it from the others, mostly: its version, or its title."""
-        return self.representative.subject[1] or self.title
 
     @property
     def is_group(self) -> bool:
@@ -131,6 +128,15 @@ class Side:
             if len(several) > 1:
                 found.append(f"Within group {self.title} the {what} changed: its runs are not equal ones.")
         return found
+
+
+def name_apart(sides: Sequence[Side]) -> None:
+    """Give sides of the same version each a label of its own: a group its title, or the id."""
+    for by_id in (False, True):
+        names = Counter(side.label for side in sides)
+        for side in sides:
+            if names[side.label] > 1:
+                side.label = side.title if side.is_group and not by_id else side.id
 
 
 def load_of(scenario: Mapping[str, Any]) -> dict[str, Any]:

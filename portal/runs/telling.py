@@ -68,8 +68,10 @@ def _because(one: Contrast, base: Side, noise: Noise, kinds: Sequence[str]) -> s
         return f"A single run against a group needs a group of at least {FEWEST_EARLIER}; this one has {max(n, m)}."
     if one.word == "noise unknown":
         return _unknown(one, base, noise)
+    if one.found is None:
+        return "They are equal."
     found = f"{evidence(one)}; {_ground(one, noise)}."
-    if one.detectable is not None:
+    if one.detectable:
         found += f" A change of {shown_change(one, one.detectable)} is found in 80{NBSP}% of such comparisons."
     return found
 

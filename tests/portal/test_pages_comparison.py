@@ -12,7 +12,7 @@ import pytest
 from portal.runs.comparison import Comparison, compare
 from portal.runs.contrast import Contrast, Sample, as_family, contrast
 from portal.runs.measures import EXPLAINING, SECONDARY, compared, every, measure, value_of
-from portal.runs.sides import Member, Side, load_of
+from portal.runs.sides import Member, Side, load_of, name_apart
 from tests.portal.factories import NOW, SMOKE, make_result
 from wsnode.core.result import DEFINITIONS, figures
 from wsnode.core.scenario import Scenario
@@ -173,9 +173,9 @@ def test_a_field_that_an_older_scenario_does_not_have_stands_at_its_default() ->
 
 
 def test_a_group_whose_runs_are_not_equal_says_so() -> None:
-    mixed = side(1, LOW)
-    mixed.members[0] = mixed.members[0]._replace(environment_digest="e", subject=("echo", "2"))
-    assert mixed.cautions() == [
+    first, *rest = side(1, LOW).members
+    members = [first._replace(environment_digest="e", subject=("echo", "2")), *rest]
+    assert Side("g-1", "group", "side 1", "/", members, []).cautions() == [
         "Within group side 1 the environment changed: its runs are not equal ones.",
         "Within group side 1 the subject changed: its runs are not equal ones.",
     ]
@@ -197,3 +197,18 @@ def test_groups_that_were_made_one_after_the_other_say_so_and_those_that_alterna
     assert contender.cautions == []
     [contender] = compare([side(1, LOW), side(100, [1.0])], ()).contenders
     assert contender.cautions == []
+
+
+def test_sides_of_one_version_are_told_apart_by_title_or_id() -> None:
+    run, other = side(1, [1.0]), side(2, [1.0], subject=("echo", "2"))
+    groups = [side(10, LOW), side(20, LOW), side(30, LOW)]
+    groups[2].title = groups[1].title
+    name_apart([run, other, *groups])
+    assert [one.label for one in (run, other, *groups)] == ["r-1", "2", "side 10", "g-20", "g-30"]
+
+
+def test_equal_values_need_no_noise_to_be_the_same() -> None:
+    same = contrast(measure("error_ratio"), sample([0]), sample([0]), ())
+    assert (same.word, same.p, same.delta) == ("not distinguishable", None, 0)
+    [contender] = compare([side(1, [1.0]), side(2, [1.0])], ()).contenders
+    assert contender.sentence.endswith("They are equal.")

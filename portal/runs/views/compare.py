@@ -18,8 +18,8 @@ from portal.runs.lineup import earlier, line_up
 from portal.runs.models import Run, RunGroup
 from portal.runs.statistics import fewest_each
 
-PICKER_ROWS = 50
-PICKER_GROUPS = 20
+PICKER_ROWS = 30
+PICKER_GROUPS = 12
 MOST_WORDS = 8
 """Of what is searched for."""
 MOST_CURVES = 10

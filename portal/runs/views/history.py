@@ -19,7 +19,7 @@ from portal.runs.models import Run
 from portal.runs.states import State
 from wsnode.core.scenario import Scenario
 
-ROWS = 50
+ROWS = 25
 """Runs of the table; all of them are in the CSV."""
 MOST_VERSIONS = 50
 

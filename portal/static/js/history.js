@@ -112,6 +112,13 @@ function nearest(u, left, top) {
 }
 
 const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
+// As the pages write it: 26 Sep; within a few days with the hour.
+function dated(tick, { min, max }) {
+  const short = max - min < 4 * 86400;
+  const form = { timeZone: "UTC", day: "numeric", month: "short", ...(short && { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }) };
+  return new Date(tick * 1000).toLocaleString("en-GB", form).replace(",", "");
+}
+
 const shared = axis(plot);
 let here = null;
 const known = values.filter((value) => value !== null);
@@ -129,7 +136,7 @@ if (known.length) {
       },
       axes: [
         byTime
-          ? { ...shared, size: 40 }
+          ? { ...shared, size: 28, values: (u, ticks) => ticks.map((tick) => dated(tick, u.scales.x)) }
           : {
               ...shared,
               size: 28,
