@@ -89,7 +89,13 @@ def activate(by: User, user: User) -> None:
 
 
 def reset_password(by: User, user: User) -> str:
-    """A new password for the next sign-in; their sessions end."""
+    """A new password for the next sign-in; their sessions end.
+
+    Raises:
+        NotDone: it is one's own, which is changed on the page of one's account.
+    """
+    if user.pk == by.pk:
+        raise NotDone("your own password is changed on the page of your account")
     password = one_time_password()
     with transaction.atomic():
         user.set_password(password)

@@ -76,9 +76,8 @@ def act(request: HttpRequest, user_id: int, what: str) -> HttpResponse:
         elif what == "activate":
             people.activate(by, user)
         else:
-            shown = {"username": user.username, "password": people.reset_password(by, user)}
-            if user.pk != by.pk:
-                request.session[SHOWN_ONCE] = shown
+            password = people.reset_password(by, user)
+            request.session[SHOWN_ONCE] = {"username": user.username, "password": password}
     except NotDone as error:
         messages.error(request, f"Nothing was changed: {error}.", extra_tags="bad")
     return redirect("team:people")

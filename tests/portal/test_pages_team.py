@@ -143,6 +143,14 @@ def test_a_new_password_ends_sessions_and_must_be_changed(browser: Client) -> No
     assert audited() == [("reset the password of", "")]
 
 
+def test_ones_own_password_is_not_reset_here(browser: Client, root: User) -> None:
+    browser.post(f"/team/{root.pk}/reset")
+    assert "your own password is changed on the page of your account" in page(browser.get("/team/")).text
+    root.refresh_from_db()
+    assert root.check_password(OLD)
+    assert audited() == []
+
+
 def test_the_team_page_costs_the_same_however_many_there_are(browser: Client) -> None:
     def cost() -> int:
         with CaptureQueriesContext(connection) as queries:
