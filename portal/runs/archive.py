@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import zstandard
+from pydantic_core import to_json
 
 from portal.runs.columns import Buckets, Columns
 from portal.runs.deltas import grow
@@ -240,7 +241,8 @@ def _files(data: bytes) -> dict[str, bytes]:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    # json.dumps keeps a string for every number until it joins them: of 200 hosts' histograms 100 MB.
+    return to_json(value)
 
 
 def _samples(series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -33,11 +33,11 @@ def stretch(scenario: Scenario, columns: Columns, window: Window) -> Summary:
 def total(found: Opened) -> Second | None:
     """The whole load, drain included, by its hosts' last words; None where one of them has none."""
     results = [host["result"] for host in found.head["hosts"] if host["role"] == "load_generator"]
-    finals = [Second.model_validate(result["final"]) for result in results if result and result["final"]]
+    finals = [result["final"] for result in results if result and result["final"]]
     if not finals or len(finals) < len(results):
         return None
-    last = max(final.second for final in finals)
-    return merge([final.model_copy(update={"second": last}) for final in finals])
+    last = max(final["second"] for final in finals)
+    return merge(Second.model_validate({**final, "second": last}) for final in finals)
 
 
 def summary(scenario: Scenario, found: Opened, window: Window | None) -> Summary | None:

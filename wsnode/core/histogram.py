@@ -9,7 +9,7 @@ The bucketing is that of HdrHistogram (G. Tene) with 7 significant bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import accumulate, chain, compress
 from operator import sub
@@ -191,10 +191,10 @@ class Histogram:
 
     def to_wire(self) -> dict[str, int | list[int] | None]:
         """Sparse JSON form: `buckets` is a flat list of pairs (index − previous index, count)."""
-        indices = sorted(self.buckets)
-        flat = [0] * (2 * len(indices))
-        flat[::2] = map(sub, indices, chain((0,), indices))
-        flat[1::2] = map(self.buckets.__getitem__, indices)
+        steps, counts = self._stepped()
+        flat = [0] * (2 * len(steps))
+        flat[::2] = steps
+        flat[1::2] = counts
         return {
             "count": self.count,
             "sum": self.sum_ns,
@@ -203,6 +203,14 @@ class Histogram:
             "overflow": self.overflow,
             "buckets": flat,
         }
+
+    def _stepped(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Steps from index to index in ascending order, and counts."""
+        try:
+            return self._sparse
+        except AttributeError:
+            indices = sorted(self.buckets)
+            return list(map(sub, indices, chain((0,), indices))), list(map(self.buckets.__getitem__, indices))
 
     @classmethod
     def from_wire(cls, data: object) -> Self:
