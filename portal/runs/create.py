@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 
 from portal.accounts.audit import record
@@ -164,7 +165,9 @@ def queue_run(user: User, order: Order, *, origin: str = "web", group: RunGroup 
         if group is not None:
             # Two that take a place at the same moment must not take the same one.
             RunGroup.objects.select_for_update().get(pk=group.pk)
-            place = Place(group, group.runs.count() + 1)
+            # Not their number: runs that have expired leave gaps.
+            last = group.runs.aggregate(last=Max("group_place"))["last"] or 0
+            place = Place(group, last + 1)
         run = _queue(user, lab, order, version_of(order.scenario), timezone.now(), origin=origin, place=place)
         record(user, "queued", run)
     return run

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from portal.accounts.audit import record
-from portal.accounts.models import ApiToken, AuditEntry, User
+from portal.accounts.models import ApiToken, AuditEntry, Scope, User
 from tests.portal.factories import make_run, make_user
 from tests.portal.pages import page
 
@@ -40,6 +42,16 @@ def signed_in(user: User) -> Client:
 
 def audited() -> list[tuple[str, str]]:
     return list(AuditEntry.objects.order_by("id").values_list("verb", "detail"))
+
+
+def test_who_was_there_before_roles_may_what_they_could(root: User) -> None:
+    rights = importlib.import_module("portal.accounts.migrations.0003_rights")
+    bo = make_user("bo", role="viewer")
+    User.objects.filter(pk=root.pk).update(role="viewer")
+    ApiToken.objects.issue(bo, "ci", scope=Scope.READ)
+    rights.give(apps, None)
+    assert dict(User.objects.values_list("username", "role")) == {"root": "admin", "bo": "operator"}
+    assert ApiToken.objects.get().scope == "run"
 
 
 # --- users ----------------------------------------------------------------------------------------

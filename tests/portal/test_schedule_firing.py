@@ -55,6 +55,16 @@ def test_a_date_that_has_come_queues_one_run_in_the_schedules_group(ada: User) -
     assert AuditEntry.objects.get().verb == "queued"
 
 
+def test_a_place_in_the_group_is_given_once_though_runs_expire(ada: User) -> None:
+    schedule = make_schedule(ada)
+    for place in (1, 2, 3):
+        make_run(ada, State.FINISHED, group=schedule.group, group_place=place)
+    Run.objects.filter(group_place__lt=3).delete()
+    (firing,) = fire_due(NOW)
+    assert firing.run is not None
+    assert firing.run.group_place == 4
+
+
 def test_before_its_date_nothing_is_queued_and_after_it_nothing_twice(ada: User) -> None:
     make_schedule(ada)
     assert fire_due(DUE - timedelta(seconds=1)) == []
