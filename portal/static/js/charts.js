@@ -95,6 +95,7 @@ class Chart {
     this.drawn?.destroy();
     this.keys.replaceChildren(make("li", "", "at"));
     this.at = this.keys.firstChild;
+    this.at.dataset.at = "";
     this.lines = lines.map((line) => {
       const item = make("li");
       item.dataset.line = line.key;
@@ -214,14 +215,14 @@ class Chart {
           this.series.mark(Math.max(0, from), Math.max(this.anchor, x));
         }
       }
-      this.drawn.setCursor({ left: this.drawn.valToPos(x, "x"), top: this.drawn.over.clientHeight / 2 }, true);
+      this.drawn.setCursor({ left: this.drawn.valToPos(x, "x"), top: this.drawn.over.clientHeight / 2 }, true, true);
       this.point(index);
     } else if (event.key === "Enter" && this.series.stretch) {
       this.series.cut(...this.series.stretch);
     } else if (event.key === "Escape") {
       this.anchor = null;
       this.series.mark(null);
-      this.drawn.setCursor({ left: -10, top: -10 }, true);
+      this.drawn.setCursor({ left: -10, top: -10 }, true, true);
     } else return;
     event.preventDefault();
   }
