@@ -115,8 +115,8 @@ const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
 // As the pages write it: 26 Sep; within a few days with the hour.
 function dated(tick, { min, max }) {
   const short = max - min < 4 * 86400;
-  const form = { timeZone: "UTC", day: "numeric", month: "short", ...(short && { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }) };
-  return new Date(tick * 1000).toLocaleString("en-GB", form).replace(",", "");
+  const [, date, month, , hour] = new Date(tick * 1000).toUTCString().split(" ");
+  return `${Number(date)} ${month}${short ? ` ${hour.slice(0, 5)}` : ""}`;
 }
 
 const shared = axis(plot);
