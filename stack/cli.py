@@ -25,12 +25,18 @@ NEEDS = {
     "inventory": "portal",
     "supplies": "portal",
     "compose": "portal",
+    "bench": "dev",
     "test": "dev",
     "check": "dev",
 }
 """Which environment a command needs: the portal's lock, the developer's, or `any` that has been made."""
 
-_PASS_THROUGH = {"test": "pytest", "manage": "portal.manage", "supplies": "stack.supplies"}
+_PASS_THROUGH = {
+    "bench": "tests.benchmarks.peers",
+    "test": "pytest",
+    "manage": "portal.manage",
+    "supplies": "stack.supplies",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,6 +125,13 @@ def parser() -> argparse.ArgumentParser:
         "Run the tests; everything after `test` goes to pytest.",
         "./wslab test",
         "./wslab test tests/stack -k port",
+    )
+    add(
+        "bench",
+        "Compare CPU and memory with Node's ws and with the library's engine, interleaved; minutes each.",
+        "./wslab bench echo",
+        "./wslab bench generator --peers node,lean --rounds 5 --json generator.json",
+        "./wslab bench memory",
     )
     add("check", "Formatting, lint, types, architecture, YAML, templates, shell, Prometheus.", "./wslab check")
     add(

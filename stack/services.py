@@ -248,7 +248,7 @@ def services(inventory: Inventory) -> list[Service]:
             "wsnode-server",
             lambda lab: _python(
                 "wsnode", "serve", "--host", HOST, "--port", str(lab.ports["server"]),
-                "--metrics-port", str(lab.ports["server-metrics"]), "--engine", "websockets", "--workers", "1",
+                "--metrics-port", str(lab.ports["server-metrics"]), "--workers", "1",
                 "--drain-timeout", "3",
             ),
             lambda lab, _: probes.http_ok(lab.ports["server"], "/healthz"),

@@ -266,6 +266,9 @@ def test_status_tells_the_state_of_now_not_of_the_record(start: Start) -> None:
     stack.until("Z ready\n")
     web = stack.pid("web")
     os.kill(web.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while "State:\tT" not in Path(f"/proc/{web.pid}/status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
         now = status.status(stack.state)
         row = next(row for row in now["processes"] if row["name"] == "web")

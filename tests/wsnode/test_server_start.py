@@ -27,7 +27,7 @@ def test_the_start_is_one_line_with_addresses_engine_workers_and_limits():
         assert server.line.startswith(
             f"wsnode serve {__version__}: ws://127.0.0.1:{server.port}/echo, metrics http://127.0.0.1:"
         )
-        assert "engine websockets, 2 workers, limits: 500 connections, 2048 bytes a message," in server.line
+        assert "engine lean, 2 workers, limits: 500 connections, 2048 bytes a message," in server.line
         assert server.metrics().value("websocket_connections_limit") == 500
         assert server.stderr() == ""
 

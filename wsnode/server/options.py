@@ -26,7 +26,9 @@ class ServeOptions(BaseModel):
     port: int = Field(3000, ge=0, le=65535, description="port for WebSocket and /healthz; 0 takes a free one")
     metrics_host: str | None = Field(None, min_length=1, description="address of /metrics; not given: that of --host")
     metrics_port: int = Field(9091, ge=0, le=65535, description="port of /metrics; 0 takes a free one")
-    engine: Literal["lean", "websockets"] = Field("websockets", description="what speaks WebSocket")
+    engine: Literal["lean", "websockets"] = Field(
+        "lean", description="what speaks WebSocket: our own fast one, or the library's asyncio API"
+    )
     workers: int | None = Field(
         None,
         ge=1,
