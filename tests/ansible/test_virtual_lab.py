@@ -369,6 +369,21 @@ def test_ctrl_c_in_up_takes_all_of_it_away(no_lab: VirtualLab, moment: str) -> N
     assert_nothing_left(no_lab)
 
 
+def test_the_main_job_takes_the_hosts_away_that_it_has_brought_up(no_lab: VirtualLab) -> None:
+    """Interrupted as soon as it provisions them; to its end it is tests/lab.py's."""
+    demo = no_lab.demo("--exit")
+    assert demo.stdout is not None
+    said = ""
+    while "4 hosts are up after " not in said:
+        said += (line := demo.stdout.readline())
+        assert line, said
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 2, said + rest
+    assert "the hosts are gone" in rest
+    assert_nothing_left(no_lab)
+
+
 def test_an_image_that_is_being_made_is_no_image_and_its_maker_leaves_no_mount(
     no_lab: VirtualLab, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from stack import procfs
@@ -45,10 +44,13 @@ LOAD: dict[str, Any] = {
 _ROW = """
 import json
 from portal.runs.models import Run
+from portal.runs.opened import opened
 run = Run.objects.select_related("group").get(pk={run_id!r})
 log = [[event.at.timestamp(), event.level, event.text] for event in run.events.order_by("id")]
 texts = [run.scenario["description"], run.subject_name, run.subject_version, run.reason, run.group and run.group.title]
-print(json.dumps({{"epoch": run.epoch, "log": log, "texts": texts, "tags": [tag.name for tag in run.tags.all()]}}))
+tags = [tag.name for tag in run.tags.all()]
+seconds = opened(run.pk).columns.numbers
+print(json.dumps({{"epoch": run.epoch, "log": log, "seconds": seconds, "texts": texts, "tags": tags}}))
 """
 
 
@@ -65,6 +67,8 @@ class Kept(NamedTuple):
 
     epoch: int
     log: list[Said]
+    seconds: list[int]
+    """Those that its archive has, in its order."""
     texts: list[str | None]
     """Description, subject's name and version, reason, title of the group."""
     tags: list[str]
@@ -301,13 +305,7 @@ class Site:
         """What else the portal keeps."""
         script = _ROW.format(run_id=run_id)
         said = json.loads(self.on("control", "/opt/wslab/portal/manage", "shell", "-v0", "-c", script).splitlines()[-1])
-        return Kept(said["epoch"], [Said(*line) for line in said["log"]], said["texts"], said["tags"])
-
-    def seconds(self, run_id: str) -> list[float]:
-        """The seconds of a run that is over, as its page draws them."""
-        columns = json.loads(self.browser().get(f"/runs/{run_id}/series.json"))["columns"]
-        times: list[float] = columns["second"] if isinstance(columns, dict) else columns[0]
-        return times
+        return Kept(**{**said, "log": [Said(*line) for line in said["log"]]})
 
     # --- what must be so ---
 
@@ -340,8 +338,3 @@ def assert_counted(result: Result, scenario: Scenario) -> None:
     )
     assert counters.messages_due == counters.messages_sent + counters.messages_unsent
     assert counters.messages_sent == counters.messages_received + counters.messages_lost + counters.messages_in_flight
-
-
-def at(moment: str) -> float:
-    """A result's moment in seconds since the epoch."""
-    return datetime.fromisoformat(moment).timestamp()
