@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,21 +150,6 @@ def test_the_plan_and_refusals_follow_the_typing_and_a_repair_is_one_click(page:
     page.get_by_role("button", name="duration_s >= 21").click()
     expect(page.locator("#f-duration_s")).to_have_value("21")
     expect(page.locator("#plan")).to_contain_text("the measured window opens, for 1 s")
-
-
-def test_two_runs_are_ticked_and_a_third_takes_the_place_of_the_first(page: Page, ada: User) -> None:
-    for n in range(3):
-        make_finished(ada, created_at=timezone.now() - timedelta(minutes=n))
-    page.goto("/runs/")
-    compare = page.get_by_role("button", name="Compare")
-    boxes = page.locator("input[name=run]")
-    expect(compare).to_be_disabled()
-    for n in range(3):
-        boxes.nth(n).check()
-    expect(boxes.nth(0)).not_to_be_checked()
-    compare.click()
-    expect(page).to_have_url(re.compile(r"/runs/compare\?base=r-\w+&contender=r-\w+$"))
-    expect(page.get_by_role("heading", name="What differs")).to_be_visible()
 
 
 def test_ticks_stay_while_the_list_refreshes(page: Page, ada: User) -> None:
