@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.wsnode.agents import local_agent, run
 from tests.wsnode.serving import serving
@@ -126,6 +127,17 @@ def test_the_real_kernel_answers_for_its_clock() -> None:
     assert ctypes.CDLL(None).adjtimex(ctypes.byref(now)) >= 0
     assert abs(now.sec - time.time()) <= 2
     assert 9_000 <= now.tick <= 11_000
+
+
+def test_every_kernel_setting_that_the_lab_tunes_is_read_as_observed() -> None:
+    role = Path(__file__).parents[2] / "roles" / "host_tuning" / "defaults" / "main.yml"
+    tuned = {setting["key"] for setting in yaml.safe_load(role.read_text())["host_tuning_sysctls"]}
+    assert len(tuned) >= 10
+    stable = environment()["stable"]
+    assert tuned <= set(stable)
+    for key in tuned:
+        shown = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False).stdout.split()
+        assert (stable[key] or "").split() == shown, key
 
 
 def test_an_agent_adds_its_caps_and_what_the_server_on_its_host_says() -> None:
