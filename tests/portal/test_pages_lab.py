@@ -37,7 +37,9 @@ def deployed() -> dict[str, Any]:
     """A lab over SSH: the server and the first load generator exported, the second not."""
     lab = copy.deepcopy(LAB)
     lab |= {"lab": "virtual", "prometheus_url": "http://127.0.0.1:9090", "grafana_url": "http://127.0.0.1:3001"}
-    lab["targets"] = [{"name": "shop", "ws_url": "wss://shop.example.org/live"}]
+    lab["targets"] = [{"name": "shop", "scheme": "wss", "host": "shop.example.org", "ports": "8443", "path": "/live"}]
+    lab["consent_token"] = "wslab-0123456789abcdef"
+    lab["hosts"][0] |= {"hooks": ["restart_server", "warm_cache"]}
     for n, host in enumerate(lab["hosts"]):
         host |= {"transport": "ssh", "address": f"198.18.0.{20 + n}", "port": 22, "user": "wslab"}
         host["metrics_ports"]["node"] = 9100
@@ -138,7 +140,10 @@ def test_the_lab_says_its_name_its_machine_and_where_its_monitoring_is(
     assert str(lab_file) in head
     links = [link.attributes["href"] for link in found.all("[aria-labelledby=monitoring-title] a")]
     assert links == ["http://127.0.0.1:9090", "http://127.0.0.1:3001"]
-    assert "Target shop wss://shop.example.org/live" in found.one(".pairs").text
+    monitoring = found.one(".pairs").text
+    assert "Target shop wss://shop.example.org:8443/live, with its consent" in monitoring
+    assert "A target shows wslab-0123456789abcdef at /.well-known/wslab-consent where its owner" in monitoring
+    assert "server offers restart_server, warm_cache." in monitoring
     assert [link.text for link in found.all("nav [aria-current=page]")] == ["Lab"]
 
 
@@ -237,7 +242,7 @@ def test_a_changed_lab_is_seen_without_a_restart(browser: Client, lab_file: Path
     [
         (None, "lab.json: No such file or directory"),
         ("", "lab.json is not JSON"),
-        (json.dumps(LAB | {"schema_version": 1}), "schema_version is 1, wanted 2"),
+        (json.dumps(LAB | {"schema_version": 1}), "schema_version is 1, wanted 3"),
         (json.dumps(LAB | {"machine": "<script>"}), "machine: String should match pattern"),
     ],
 )
