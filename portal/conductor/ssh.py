@@ -26,6 +26,8 @@ KEEPALIVES = 3
 CONNECT_S = 5.0
 """For TCP and the key exchange, of each leg."""
 LOGIN_S = 10.0
+LOGINS = 32
+"""So many at once: the key exchanges of hundreds of hosts, all begun at the same moment, would outlast their time."""
 CLOSE_S = 1.0
 HOST_KEY_ALGORITHMS = (
     *("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
@@ -45,6 +47,7 @@ class SshTransport:
     def __init__(self, key: Path) -> None:
         """`key`: file of the private key, made for the conductor and without a passphrase. Read at each login."""
         self._key = key
+        self._logins = asyncio.Semaphore(LOGINS)
 
     async def open(self, host: JobHost) -> Pipe:
         """A new way to the host's agent.
@@ -87,7 +90,7 @@ class SshTransport:
         peer = _Peer()
         algorithms = [algorithm.decode() for one in known for algorithm in one.sig_algorithms]
         try:
-            async with asyncio.timeout(CONNECT_S + LOGIN_S):
+            async with self._logins, asyncio.timeout(CONNECT_S + LOGIN_S):
                 connection = await asyncssh.connect(
                     login.address,
                     login.port,

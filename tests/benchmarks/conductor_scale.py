@@ -51,8 +51,10 @@ class Cost:
     seconds: int
     buckets: int
     """Non-empty ones of a host's last line, all histograms together."""
+    cpu_s: float
+    """From the claim to the worker's end."""
     cores: float
-    """CPU seconds a second, from the claim to the worker's end."""
+    """The same a second."""
     following_cores: float
     """The same from the origin to the end of the last line."""
     start_s: float
@@ -118,7 +120,7 @@ def table(all_hosts: list[int], costs: dict[str, list[Cost]]) -> Iterator[str]:
         )
         if "baseline" in costs:
             pairs = zip(found, (cost for cost in costs["baseline"] if cost.hosts == hosts), strict=True)
-            row += f" {statistics.median(one.cores / other.cores for one, other in pairs):.2f} |"
+            row += f" {statistics.median(one.cpu_s / other.cpu_s for one, other in pairs):.2f} |"
         yield row
 
 
@@ -189,6 +191,7 @@ def _run(recording: Recording, hosts: int, folder: Path, tree: Path, file: Path)
         hosts=hosts,
         seconds=recording.scenario.duration_s,
         buckets=sum(len(histogram.buckets) for histogram in recording.lines[-1].histograms.values()),
+        cpu_s=cpu(over) - cpu(claimed),
         cores=(cpu(over) - cpu(claimed)) / (over - claimed),
         following_cores=(cpu(ends) - cpu(origin)) / (ends - origin),
         start_s=origin - claimed,

@@ -174,6 +174,8 @@ class Replay:
             kind = number % KINDS
             self.hosts[name] = _Host(name, recordings[kind], tapes[kind], {**own, "stable": stable})
         self._processes: set[asyncssh.SSHServerProcess[bytes]] = set()
+        self.logging_in = 0
+        self.most_logging_in = 0
 
     def cut(self) -> int:
         """Break every way, as a network does. How many there were."""
@@ -190,6 +192,7 @@ class Replay:
             0,
             server_host_keys=[key],
             authorized_client_keys=authorized,
+            server_factory=lambda: _Door(self),
             process_factory=self._serve,
             encoding=None,
             line_editor=False,
@@ -261,6 +264,20 @@ class Replay:
             await process.stdout.drain()
         assert host.run_id is not None
         process.stdout.write(encode(Ended(run_id=host.run_id, state="finished", seconds=len(host.tape.lines))))
+
+
+class _Door(asyncssh.SSHServer):
+    """Counts who is on the way in."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._replay.logging_in += 1
+        self._replay.most_logging_in = max(self._replay.most_logging_in, self._replay.logging_in)
+
+    def auth_completed(self) -> None:
+        self._replay.logging_in -= 1
 
 
 def main() -> None:

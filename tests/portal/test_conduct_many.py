@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from portal.conductor import ssh
 from portal.conductor.conduct import acknowledge, conduct
 from portal.conductor.job import Control, Counted, Event, Job, JobHost, Said, SshLogin
 from portal.conductor.ssh import SshTransport
@@ -32,7 +33,10 @@ RECORDED = Recording(
 
 
 @pytest.mark.usefixtures("quick")
-def test_twelve_hosts_are_followed_at_once_and_each_second_of_each_is_merged_once(tmp_path: Path) -> None:
+def test_twelve_hosts_are_followed_at_once_and_each_second_of_each_is_merged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "LOGINS", 3)
     key, client = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     client.write_private_key(tmp_path / "client")
     (tmp_path / "client").chmod(0o600)
@@ -74,5 +78,6 @@ def test_twelve_hosts_are_followed_at_once_and_each_second_of_each_is_merged_onc
             assert [host.run is not None and len(host.run.series) for host in outcome.hosts] == [SECONDS] * len(names)
             assert await acknowledge(job, 5, transports) == []
             assert all(replay.hosts[name].acknowledged for name in names)
+            assert (replay.most_logging_in, replay.logging_in) == (3, 0)
 
     run(work())
