@@ -27,6 +27,8 @@ def watched(prometheus: Prometheus, targets: Sequence[Target], start: float, end
         ]
         if not hosts:
             continue
-        for series in prometheus.over_time(what.lately(hosts, WATCHED_S), start, end, STEP_S):
+        # A rate needs two samples, of which one may be late; of a gauge the newest is enough.
+        span_s = WATCHED_S if "rate" in what.aggregation else 2 * STEP_S
+        for series in prometheus.over_time(what.lately(hosts, span_s), start, end, STEP_S):
             found[name.format(host=series.labels.get("host", ""))] = dict(series.samples)
     return found
