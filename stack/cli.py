@@ -17,6 +17,7 @@ NEEDS = {
     "demo": "portal",
     "up": "portal",
     "run": "portal",
+    "compare": "portal",
     "manage": "portal",
     "status": "any",
     "down": "any",
@@ -119,6 +120,15 @@ def parser() -> argparse.ArgumentParser:
             "./wslab run stress --accept-partial --wait",
         )
     )
+    comparing = add(
+        "compare",
+        "Hold runs or groups against a base. Exit code 0: none is worse than noise explains, 1: one is, 3: unknown.",
+        "./wslab compare r-… r-…",
+        "./wslab compare g-… g-… --json comparison.json",
+    )
+    comparing.add_argument("base", metavar="BASE", help="a run (r-…) or a group (g-…)")
+    comparing.add_argument("contenders", metavar="CONTENDER", nargs="+", help="up to four runs or groups")
+    comparing.add_argument("--json", metavar="FILE", help="write the machine-readable comparison there")
 
     add(
         "test",
@@ -272,6 +282,8 @@ def _command(given: argparse.Namespace) -> int:
             return _open(given)
         case "run":
             return _run(given)
+        case "compare":
+            return _compare(given)
         case "inventory":
             return _inventory(given)
         case "compose":
@@ -411,6 +423,15 @@ def _run(given: argparse.Namespace) -> int:
         print(f"\nwslab: left; the run may go on: {run['url']}", file=sys.stderr)
         return runs.NOT_RUN
     return runs.finish(portal, ended.run, file, strict=given.strict)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from stack import compare, lifecycle, runs
+    from stack.client import Portal
+
+    file = runs.json_path(given.json)
+    state = paths.state_dir()
+    return compare.compare(Portal.of(lifecycle.running(state), state), given.base, given.contenders, file)
 
 
 def _supervise(given: argparse.Namespace) -> int:

@@ -116,6 +116,12 @@ class Portal:
         answer: dict[str, Any] = self._call("GET", f"/runs/{urllib.parse.quote(run_id)}/result")
         return answer
 
+    def compare(self, base: str, contenders: list[str]) -> dict[str, Any]:
+        """Runs or groups against a base."""
+        query = urllib.parse.urlencode([("base", base), *(("contender", one) for one in contenders)])
+        answer: dict[str, Any] = self._call("GET", f"/compare?{query}")
+        return answer
+
     def cancel(self, run_id: str) -> None:
         """Ask for a cancel; the run's state tells when it has come about. A run that is over stays as it is."""
         self._ask(f"/runs/{urllib.parse.quote(run_id)}/cancel")

@@ -2,7 +2,7 @@
 
 Two samples are compared by ranks: all ways to deal the runs to the two sides are counted, so a p-value is exact for
 any noise, however its tails. Two single values are compared by Student's t on the spread of earlier runs, taken wider
-for the tails that recorded runs have. Both are two-sided. Why these: `docs/adr/0009-ranks-of-runs.md`.
+for the tails that recorded runs have. Both are two-sided. Why these: `docs/adr/0013-ranks-of-runs.md`.
 """
 
 from __future__ import annotations
