@@ -195,7 +195,7 @@ class RunForm(ScenarioForm):
                 form.asked |= {"subject_version": run.subject_version}
         elif run.subject_source == "probed" and DeclaredSubject.objects.filter(name=run.subject_name).exists():
             form.asked |= {"subject_declared": run.subject_name}
-        if other_version and run.state == State.FINISHED:
+        if other_version and run.state == State.FINISHED and run.validity != "invalid":
             form.asked |= {"baseline": run.pk}
         return form
 

@@ -273,6 +273,11 @@ class TestPages:
         assert found.one("#e-subject_version").text == ""
         assert found.one("#f-reason").attributes["value"] == "why"
         assert found.one("#f-baseline option[selected]").attributes["value"] == run.pk
+        Run.objects.filter(pk=run.pk).update(validity="invalid", subject_source="own")
+        own = page(browser.get(NEW, {"from": run.pk, "other": "1"}))
+        assert own.one("#f-baseline option[selected]").attributes["value"] == ""
+        assert "data-focus" in own.one("#f-reason").attributes
+        Run.objects.filter(pk=run.pk).update(validity="valid", subject_source="given")
         again = page(browser.get(NEW, {"from": run.pk}))
         assert again.one("#f-subject_version").attributes["value"] == "1.2"
         assert again.one("#f-baseline option[selected]").attributes["value"] == ""

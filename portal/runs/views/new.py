@@ -70,10 +70,17 @@ def _form_page(request: HttpRequest, form: RunForm | None, status: int = 200) ->
             "usual": next((row.baseline for row in scenarios if row.name == form.base), None),
             "baselines": _baselines(form),
             "own": _own_server(),
-            "other": Run.objects.filter(pk=request.GET.get("from", "")).first() if "other" in request.GET else None,
+            "other": (other := _other(request)),
+            "say_version": other is not None and other.subject_source == "given",
+            "say_why": other is not None and other.subject_source != "given",
         }
         context |= plan_of(form)
     return render(request, "runs/new.html", context, status=status)
+
+
+def _other(request: HttpRequest) -> Run | None:
+    """The run of which another version is to be measured."""
+    return Run.objects.filter(pk=request.GET.get("from", "")).first() if "other" in request.GET else None
 
 
 def _baselines(form: RunForm) -> list[Run]:
