@@ -284,7 +284,7 @@ class Site:
             time.sleep(0.1)
         return run
 
-    def second(self, run_id: str, number: int, within_s: float = 60) -> dict[str, Any]:
+    def second(self, run_id: str, number: int, within_s: float = 120) -> dict[str, Any]:
         """The run once so many seconds of its load have been seen. It must not be over before."""
 
         def seen(run: dict[str, Any]) -> bool:
@@ -293,7 +293,7 @@ class Site:
 
         return self.until(run_id, seen, within_s)
 
-    def over(self, run_id: str, within_s: float = 60) -> dict[str, Any]:
+    def over(self, run_id: str, within_s: float = 120) -> dict[str, Any]:
         """The run once it is over."""
         return self.until(run_id, lambda run: run["state"] in ENDED, within_s)
 

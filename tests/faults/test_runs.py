@@ -8,13 +8,13 @@ from tests.faults.site import GENERATORS, Site, assert_counted
 from wsnode.core.histogram import SUB_BUCKETS
 from wsnode.core.result import Latency, read_result
 
-NOISE_S = 0.005
+NOISE_S = 0.02
 """What two runs of one load differ by on a machine whose cores server, generators and control host share."""
 
 
 def test_basic_runs_in_full_with_evidence_from_the_control_hosts_prometheus(site: Site) -> None:
     run_id = site.api.queue("basic", {}, None, accept_partial=False)["run_id"]
-    run = site.over(run_id, 130)
+    run = site.over(run_id, 180)
     assert run["state"] == "finished", run["state_reason"]
     result = site.result(run_id)
     scenario = result.scenario
@@ -54,8 +54,8 @@ def test_two_load_generators_count_and_measure_what_one_does(site: Site) -> None
     for result in (alone, together):
         counters = result.counters
         assert counters.messages_received == counters.messages_sent == counters.messages_due - counters.messages_unsent
-        # The one message that is due while its client still connects, or a few on a busy machine.
-        assert counters.messages_unsent < 20
+        # Due while its client still connects: the first one, and a few more on a busy machine.
+        assert set(counters.unsent) <= {"not_open", "generator_late"}
     assert alone.latency_s.response_time.due == together.latency_s.response_time.due == 5000
     for statistic in ("p50", "p90"):
         one_s, two_s = (_of(result.latency_s.response_time, statistic) for result in (alone, together))
