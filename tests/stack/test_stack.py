@@ -134,7 +134,12 @@ def test_addresses_are_printed_where_there_is_no_display(lab: Lab) -> None:
 
 
 def test_a_run_is_queued_followed_and_written_and_its_exit_code_is_its_results(lab: Lab) -> None:
-    done = lab("run", "smoke", *SMALL, "--subject", "echo@1.2", "--json", "result.json")
+    before = lab.process("wsnode-server")
+    wanted = ("--set", "before=restart_server", "--subject", "echo@1.2")
+    done = lab("run", "smoke", *SMALL, *wanted, "--json", "result.json")
+    after = lab.process("wsnode-server")
+    assert after["pid"] != before["pid"]
+    assert (after["state"], after["restarts"]) == ("running", before["restarts"] + 1)
     result = json.loads((lab.base / "result.json").read_text())
     assert done.returncode == runs.exit_code(result), done.stderr
     read = read_result(result)
@@ -166,6 +171,14 @@ def test_a_refused_run_names_field_and_range_and_is_exit_code_2(lab: Lab) -> Non
     assert "clients" in done.stderr
     assert "0" in done.stderr
     assert lab("run", "no-such-scenario").returncode == 2
+    for words, line in (
+        (("--target", "shop"), "target: 'shop' is none of this lab's; known: none"),
+        (("--set", "before=hook:reboot"), "before: hook:reboot is refused: server does not offer it; it offers: "),
+        (("--set", "before=$(reboot)"), "before: '$(reboot)' is refused: allowed: "),
+    ):
+        done = lab("run", "smoke", *words)
+        assert done.returncode == 2
+        assert line in done.stderr
 
 
 def test_ctrl_c_cancels_the_run_that_is_followed(lab: Lab) -> None:
