@@ -156,7 +156,10 @@ def post_plan(request: HttpRequest, body: SeriesIn) -> dict[str, Any]:
         raise Refused([f"times: {body.times} is refused (allowed: 1 to {MOST_TIMES})"])
     orders = body.orders()
     plan, outlook, lab_error = foresee(
-        *(order.scenario for order in orders), times=body.times, accept_partial=body.accept_partial
+        *(order.scenario for order in orders),
+        times=body.times,
+        accept_partial=body.accept_partial,
+        own=orders[0].subject is None and not orders[0].target,
     )
     return {
         "parts": [part._asdict() for part in plan.parts],

@@ -11,6 +11,7 @@ from portal.labs.lab import LabError, load_lab
 from portal.runs.achieved import achieved
 from portal.runs.capacity import capacities, last_told
 from portal.runs.expected import Outlook, outlook
+from portal.runs.own_server import own_server
 from portal.runs.plan import PlainPlan, plain_plan
 from portal.runs.split import split
 from wsnode.core.scenario import Scenario
@@ -25,8 +26,11 @@ class Foreseen(NamedTuple):
     """Why there is no lab."""
 
 
-def foresee(scenario: Scenario, *others: Scenario, times: int = 1, accept_partial: bool = False) -> Foreseen:
-    """The plan of a scenario; the warnings of others that alternate with it are added, as B's. `times`: of each."""
+def foresee(
+    scenario: Scenario, *others: Scenario, times: int = 1, accept_partial: bool = False, own: bool = True
+) -> Foreseen:
+    """The plan of a scenario; the warnings of others that alternate with it are added, as B's. `times`: of each. `own`:
+    it is the lab's own server that is measured."""
     lab, lab_error = None, ""
     try:
         lab = load_lab(settings.LAB_FILE)
@@ -35,6 +39,7 @@ def foresee(scenario: Scenario, *others: Scenario, times: int = 1, accept_partia
     names = [host.name for host in lab.load_generators] if lab else []
     done = achieved(lab.machine) if lab else {}
     told = last_told(lab.machine) if lab else {}
+    server = own_server(lab.machine) if lab and own else None
     plans = []
     for each in (scenario, *others):
         able = capacities(each, lab, done, told) if lab else []
@@ -47,6 +52,7 @@ def foresee(scenario: Scenario, *others: Scenario, times: int = 1, accept_partia
                 lab=lab,
                 achieved=done,
                 capacities=able,
+                takes=server.takes if server is not None else None,
             )
         )
     first = plans[0]

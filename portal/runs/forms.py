@@ -248,6 +248,11 @@ class RunForm(ScenarioForm):
         return not self.errors
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the lab's own server that is measured, as far as one can tell."""
+        return not any(self.asked[name] for name in ("target", "subject_name", "subject_declared"))
+
+    @property
     def pattern(self) -> str:
         """The order of two alternating groups' runs, in letters; the same over and over where it is long."""
         letters = " ".join(letter.upper() for letter in alternating(min(self.times, 4)))

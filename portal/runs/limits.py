@@ -60,8 +60,15 @@ class Achieved(NamedTuple):
     """The least messages/s at which a run was not believed by its generators' fault."""
 
 
-def limits(scenario: Scenario, parts: Sequence[Part], lab: Lab | None, achieved: Mapping[str, Achieved]) -> list[str]:
-    """What will not go, or only just, on these hosts; in the order of the hosts."""
+def limits(
+    scenario: Scenario,
+    parts: Sequence[Part],
+    lab: Lab | None,
+    achieved: Mapping[str, Achieved],
+    takes: int | None = None,
+) -> list[str]:
+    """What will not go, or only just, on these hosts; in the order of the hosts. `takes`: connections that the server
+    has said to take at once."""
     if not parts:
         return ["The lab has no load generator: the run would fail its preflight."]
     facts = {host.name: host.facts for host in lab.hosts if host.facts is not None} if lab else {}
@@ -75,7 +82,7 @@ def limits(scenario: Scenario, parts: Sequence[Part], lab: Lab | None, achieved:
         found += _refused(part, achieved.get(part.generator, Achieved()))
     found += _unseen(parts, achieved)
     if lab is not None:
-        found += _server(scenario, facts.get(lab.server.name))
+        found += _server(scenario, facts.get(lab.server.name), takes)
         if any(host.transport == "ssh" for host in lab.hosts):
             found += _bandwidth(scenario, parts)
     return found
@@ -198,11 +205,16 @@ def _estimated(part: Part, facts: HostFacts | None, done: Achieved) -> Iterator[
             )
 
 
-def _server(scenario: Scenario, facts: HostFacts | None) -> Iterator[str]:
+def _server(scenario: Scenario, facts: HostFacts | None, takes: int | None) -> Iterator[str]:
+    connections = scenario.connected_by_end
+    if takes is not None and connections > takes:
+        yield (
+            f"The server takes {count(takes)} connections at once, as its host told last, and {count(connections)} are "
+            "asked of it: it refuses the rest. Give it a higher max_connections, or fewer clients."
+        )
     if facts is None:
         return
-    connections = scenario.connected_by_end
-    if facts.open_files is not None:
+    if takes is None and facts.open_files is not None:
         cores = facts.cpu_count or 1
         holds = round(cores * FILL * (facts.open_files - SPARE_DESCRIPTORS))
         if connections > holds:

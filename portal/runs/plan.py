@@ -84,14 +84,16 @@ def plain_plan(
     lab: Lab | None = None,
     achieved: Mapping[str, Achieved] | None = None,
     capacities: Sequence[Capacity] = (),
+    takes: int | None = None,
 ) -> PlainPlan:
     """Describe `scenario` on these load generators, the clients dealt in proportion to the weights (none: evenly). A
     scenario without a window is described too, see `no_window`. Warnings compare it with what the lab's hosts have and
-    have achieved, as far as that is known; `capacities`, in the generators' order, say by what they were dealt."""
+    have achieved, as far as that is known; `capacities`, in the generators' order, say by what they were dealt. `takes`: connections that the
+    measured server has said to take at once."""
     no_window, repairs = _no_window(scenario)
     weights = weights or [1] * len(generators)
     parts = _parts(scenario, generators, weights, {one.name: one for one in capacities})
-    lacking = limits(scenario, parts, lab, achieved or {})
+    lacking = limits(scenario, parts, lab, achieved or {}, takes)
     if capacities:
         lacking = [*beyond([part.connections for part in parts], capacities), *lacking]
     warnings = [*lacking, *_time_warnings(scenario), *_sample_warnings(scenario), *scenario.notes()]

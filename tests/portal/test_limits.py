@@ -98,6 +98,18 @@ def test_descriptors_that_take_many_processes_are_told() -> None:
     )
 
 
+def test_what_the_server_has_said_to_take_goes_before_the_estimate() -> None:
+    few = lab(server={"cpu_count": 2, "open_files": 1064})
+    hundred = SMOKE.model_copy(update={"clients": 10_000, "rate_per_s": 5000, "interval_ms": 0})
+    found = plain_plan(hundred, LOADS, lab=few, takes=9999).warnings
+    assert [line for line in found if line.startswith("The server")] == [
+        "The server takes 9,999 connections at once, as its host told last, and 10,000 are asked of it: it refuses the "
+        "rest. Give it a higher max_connections, or fewer clients."
+    ]
+    assert not [line for line in plain_plan(hundred, LOADS, lab=few, takes=10_000).warnings if "The server" in line]
+    assert [line for line in plain_plan(hundred, LOADS, lab=few).warnings if line.startswith("The server is to hold")]
+
+
 def test_memory_is_counted_for_generators_and_server() -> None:
     fits = BIG.model_copy(update={"clients": 50_000})
     (load, _, server) = warnings(fits, lab(memory_bytes=1 << 30, server={"memory_bytes": 1 << 30}))

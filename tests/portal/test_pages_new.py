@@ -9,7 +9,7 @@ from django.urls import reverse
 from portal.accounts.models import User
 from portal.runs.draft import form_fields
 from portal.runs.forms import ASKED, GROUPS, MAIN, RunForm
-from portal.runs.models import Run
+from portal.runs.models import Environment, Run
 from tests.portal.factories import SMOKE, make_finished, make_run, make_scenario, make_user
 from tests.portal.pages import Page, page
 from wsnode.core.scenario import Scenario
@@ -234,3 +234,16 @@ def test_a_run_can_be_repeated_with_its_own_values(browser: Client, ada: User) -
 
 def test_the_plan_is_asked_for_by_post_only(browser: Client) -> None:
     assert browser.get(PLAN).status_code == 405
+
+
+def test_the_labs_own_server_is_what_its_host_told_last(browser: Client, ada: User) -> None:
+    run = make_run(ada, "finished", subject_source="own", subject_version="0.1.0", engine="lean")
+    told = {"server.engine": "lean", "server.max_connections": "50", "server.compression": False, "kernel": "6.8"}
+    Environment.objects.create(run=run, host="server", role="server", begin={"stable": told, "volatile": {}})
+    found = page(browser.get(NEW))
+    text = next(note.text for note in found.all("main p.small") if "own server" in note.text)
+    assert text.startswith(f"The lab's own server is wsnode 0.1.0, engine lean, as its host told in {run.pk}")
+    assert "Its options: compression no, max_connections 50." in text
+    assert "The server takes 50 connections at once" in found.one("#plan").text
+    other = page(browser.post(PLAN, filled(subject_name="echo", subject_version="1")))
+    assert "The server takes" not in other.text

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.roles import operator
+from portal.labs.lab import LabError, load_lab
 from portal.runs.create import queue_run, queue_series
 from portal.runs.draft import Refused
 from portal.runs.foresight import foresee
 from portal.runs.forms import RunForm
 from portal.runs.models import DeclaredSubject, NamedScenario, Run
 from portal.runs.offers import Option, offers
+from portal.runs.own_server import OwnServer, own_server
 
 BASELINES = 30
 """Runs that are offered to be held against, the newest ones."""
@@ -101,10 +104,12 @@ def _targets(form: RunForm) -> list[Option]:
     return found
 
 
-def _own_server() -> Run | None:
-    """The newest run of our own server that tells its version."""
-    runs = Run.objects.over().filter(subject_source="own").exclude(subject_version="").defer("live", "scenario")
-    return runs.order_by("-created_at").first()
+def _own_server() -> OwnServer | None:
+    """The lab's own server, as its host told last."""
+    try:
+        return own_server(load_lab(settings.LAB_FILE).machine)
+    except LabError:
+        return None
 
 
 def plan_of(form: RunForm) -> dict[str, Any]:
@@ -112,7 +117,9 @@ def plan_of(form: RunForm) -> dict[str, Any]:
     if form.scenario is None:
         return {"plan": None}
     others = [form.other.scenario] if form.other is not None else []
-    return foresee(form.scenario, *others, times=form.times, accept_partial=form.accept_partial)._asdict()
+    return foresee(
+        form.scenario, *others, times=form.times, accept_partial=form.accept_partial, own=form.is_own
+    )._asdict()
 
 
 @operator
