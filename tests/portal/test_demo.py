@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portal.accounts.models import User
-from portal.runs.archive import unpack
+from portal.runs import digest
+from portal.runs.archive import Opened, unpack
 from portal.runs.demo.keep import keep
 from portal.runs.demo.load import Recipe, archive_of, make
 from portal.runs.demo.story import LINES, Line, environment, tell
@@ -117,6 +118,8 @@ def test_a_demo_is_written_with_all_that_is_kept_of_a_run() -> None:
     assert result.window is not None
     assert result.window.start >= run.created_at
     assert run.archive.data["run_id"] == run.pk
+    drawn = (result.window.from_s, result.window.to_s)
+    assert bytes(run.archive.digest or b"") == digest.make(Opened(bytes(run.archive.content)), drawn)
     hosts = set(Environment.objects.filter(run=run).values_list("host", flat=True))
     assert hosts == {"server", *run.generators}
     assert len(run.environment_digest) == 64

@@ -15,6 +15,8 @@ from django.db import connection, transaction
 
 from portal.accounts.models import User
 from portal.labs.lab import LabError, load_lab
+from portal.runs import digest
+from portal.runs.archive import Opened
 from portal.runs.demo.load import Made, Recipe, archive_of, evidence, make
 from portal.runs.demo.story import AUTHORS, LINES, Story, Told, tell
 from portal.runs.environment import HostReading, engine_of, environment_digest
@@ -78,6 +80,7 @@ class _Keeper:
         self._users = {name: _user(name, role) for name, role in AUTHORS.items()}
         self._tags: dict[str, Tag] = {}
         self._baselines: dict[str, Run] = {}
+        self._digests: dict[int, bytes] = {}
 
     def keep(self) -> None:
         """Everything, oldest first."""
@@ -202,7 +205,21 @@ class _Keeper:
             for host in result.hosts
         ]
         assert run.start_at_ns is not None
-        rows[Archive].append(Archive(run=run, content=archive_of(made, run.pk, run.start_at_ns)))
+        rows[Archive].append(
+            Archive(
+                run=run,
+                content=archive_of(made, run.pk, run.start_at_ns),
+                digest=self._digest(made),
+            )
+        )
+
+    def _digest(self, made: Made) -> bytes:
+        """The same for all runs that share a load: it names neither run nor time."""
+        if id(made) not in self._digests:
+            window = made.result.window
+            cut = (window.from_s, window.to_s) if window else None
+            self._digests[id(made)] = digest.make(Opened(made.archive), cut)
+        return self._digests[id(made)]
 
 
 def _own(made: Made, run: Run) -> Result:
