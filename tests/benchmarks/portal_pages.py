@@ -158,12 +158,12 @@ def addresses() -> Iterator[Asked]:
         first = groups[0]
         yield Asked("compare", "/runs/compare?" + urlencode([("run", first.pk), ("run", first.partner_id)]), 250)
         yield Asked("group", first.get_absolute_url(), None)
-    for name in ("history", "scenarios:list", "schedules:list", "runs:new", "lab"):
+    for name in ("history:history", "scenarios:list", "schedules:list", "runs:new", "lab"):
         try:
             path = reverse(name)
         except NoReverseMatch:
             continue
-        if name == "history":
+        if name == "history:history":
             yield Asked("history", f"{path}?scenario=nightly-echo", 200)
         else:
             yield Asked("other", path, None)

@@ -18,6 +18,8 @@ SUBSET = (
     "tests/portal/test_filters.py",
     "tests/portal/test_pages_list.py",
     "tests/portal/test_pages_home.py",
+    "tests/portal/test_pages_history.py",
+    "tests/portal/test_api_compare.py",
     "tests/portal/test_audit.py",
     "tests/portal/test_schedule_firing.py",
 )
