@@ -15,8 +15,9 @@ from portal.runs import line
 from portal.runs.create import make_order, queue_run
 from portal.runs.draft import Refused
 from portal.runs.models import Run
+from portal.runs.states import State
 from tests.portal.conftest import LAB
-from tests.portal.factories import SMOKE, make_scenario, make_user
+from tests.portal.factories import SMOKE, make_run, make_scenario, make_user
 from tests.portal.pages import page
 from tests.portal.standin import StandIn, conductor
 from tests.portal.test_api import Caller
@@ -154,6 +155,20 @@ def test_a_target_that_has_no_address_or_is_allowed_no_more_fails_the_run_with_t
     reason = "target: 'shop' is none of this lab's; known: none; an admin allows them in the inventory"
     assert (run.state, run.state_reason) == ("failed", reason)
     assert conductor.jobs == []
+
+
+def test_what_a_run_waits_for_is_on_its_page_and_gone_once_it_is_prepared(client: Client, ada: User) -> None:
+    client.force_login(ada)
+    run = make_run(
+        ada, State.PREFLIGHT, state_reason="waits for the hosts to settle, 3 of 90 s: server has 2 connections"
+    )
+    live = reverse("runs:live", args=[run.pk])
+    assert (
+        "Waits for the hosts to settle, 3 of 90 s: server has 2 connections."
+        in page(client.get(live)).one("#live").text
+    )
+    assert run.step(State.PREPARING)
+    assert "Waits for" not in page(client.get(live)).one("#live").text
 
 
 def test_a_hook_that_the_lab_offers_no_more_fails_the_run_before_a_host_is_touched(
