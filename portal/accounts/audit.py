@@ -60,7 +60,11 @@ class AuditEntry(models.Model):
 
     class Meta:
         ordering = ("-at", "-id")
-        indexes = [models.Index(fields=("kind", "key"), name="audit_object")]
+        indexes = [
+            models.Index(fields=("kind", "key"), name="audit_object"),
+            models.Index(fields=("verb", "-at"), name="audit_verb"),
+            models.Index(fields=("user", "-at"), name="audit_user"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.user or 'the portal'} {self.verb} {self.kind} {self.label}"

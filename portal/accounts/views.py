@@ -16,6 +16,7 @@ from portal.accounts import people
 from portal.accounts.models import ApiToken, AuditEntry, User
 from portal.accounts.people import NotDone
 from portal.accounts.roles import Role, admin
+from portal.runs.filters import distinct
 
 AUDIT_ROWS = 100
 FILTERS = ("user", "verb", "kind", "q")
@@ -105,7 +106,7 @@ def audit(request: HttpRequest) -> HttpResponse:
         "asked": asked,
         "filtered": any(asked.values()),
         "users": User.objects.order_by("username").values_list("username", flat=True),
-        "verbs": AuditEntry.objects.order_by("verb").values_list("verb", flat=True).distinct(),
-        "kinds": AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct(),
+        "verbs": distinct(AuditEntry, "verb"),
+        "kinds": distinct(AuditEntry, "kind"),
     }
     return render(request, "accounts/audit.html", context)
