@@ -88,8 +88,8 @@ def plain_plan(
 ) -> PlainPlan:
     """Describe `scenario` on these load generators, the clients dealt in proportion to the weights (none: evenly). A
     scenario without a window is described too, see `no_window`. Warnings compare it with what the lab's hosts have and
-    have achieved, as far as that is known; `capacities`, in the generators' order, say by what they were dealt. `takes`: connections that the
-    measured server has said to take at once."""
+    have achieved, as far as that is known; `capacities`, in the generators' order, say by what they were dealt.
+    `takes`: connections that the measured server has said to take at once."""
     no_window, repairs = _no_window(scenario)
     weights = weights or [1] * len(generators)
     parts = _parts(scenario, generators, weights, {one.name: one for one in capacities})
