@@ -37,7 +37,7 @@ TEARDOWN = """\
 """
 TRACES = """\
 for user in wsnode wslab; do getent passwd $user; getent group $user; done
-ls -d /etc/wsnode /opt/wsnode /var/lib/wsnode /run/wsnode /home/wslab /etc/systemd/system/*wsnode* \
+ls -d /etc/wsnode /opt/wsnode /var/lib/wsnode /run/wsnode /run/wsnode-hooks /home/wslab /etc/systemd/system/*wsnode* \
   /etc/systemd/system/prometheus-node-exporter.service.d /usr/bin/prometheus-node-exporter 2>/dev/null
 systemctl list-unit-files --no-legend 'wsnode*' 'prometheus-node*'
 systemctl list-units --no-legend --state=active,activating,failed 'wsnode*' 'prometheus-node*'
@@ -65,6 +65,18 @@ ask("prepare", plan=Plan.whole(scenario, url).model_dump(mode="json"))
 ask("go", start_at=time.time_ns() + 1_500_000_000)
 """
 """Begins a load on this host's agent, as a conductor does, and leaves it alone."""
+
+HOOK = """\
+import json, socket, sys
+channel = socket.socket(socket.AF_UNIX)
+channel.connect("/run/wsnode/agent.sock")
+lines = channel.makefile("rb")
+lines.readline()
+asked = {"type": "hook", "id": 1, "run_id": sys.argv[1], "epoch": 1, "name": sys.argv[2]}
+channel.sendall(json.dumps(asked).encode() + b"\\n")
+print(lines.readline().decode())
+"""
+"""Asks this host's agent for a hook, as a conductor does."""
 
 VIEW = """\
 { echo '[Service]
@@ -207,6 +219,67 @@ def test_a_load_aims_at_the_labs_servers_only(nodes: Nodes, url: str, words: str
     answer = refused(nodes, url)
     assert (answer["type"], answer["code"]) == ("refusal", "not_allowed")
     assert words in answer["message"]
+
+
+def hooked(nodes: Nodes, run_id: str, name: str, host: str = "server") -> Any:
+    return json.loads(nodes.on(host, 'python3 -c "$@"', HOOK, run_id, name))
+
+
+def test_a_restart_of_the_server_is_asked_of_root_who_does_just_that(nodes: Nodes) -> None:
+    before = nodes.started()
+    answer = hooked(nodes, "restart-1", "restart_server")
+    assert answer["type"] == "answer", answer
+    done = answer["data"]
+    assert done["server_before"] not in (None, done["server_after"])
+    assert done["server_after"] is not None
+    after = nodes.started()
+    assert {unit for unit in before if before[unit] != after[unit]} == {"server wsnode-server"}
+    # Asked again for the same run, it was done already.
+    assert hooked(nodes, "restart-1", "restart_server")["data"] == done
+    assert nodes.started() == after
+    # The agent's user may ask, and do nothing of it itself; others may not even ask.
+    may_not = "runuser -u wsnode -- systemctl restart wsnode-server.service 2>&1 < /dev/null; test $? -ne 0"
+    assert nodes.on("server", may_not)
+    ask = "python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('/run/wsnode-hooks/restart_server')\" 2>&1"
+    assert "PermissionError" in nodes.on("server", f"runuser -u nobody -- {ask}; test $? -ne 0")
+    assert nodes.started() == after
+    modes = nodes.on("server", "stat -c '%n %a %U:%G' /run/wsnode-hooks /run/wsnode-hooks/*").splitlines()
+    assert modes == ["/run/wsnode-hooks 755 root:root", "/run/wsnode-hooks/restart_server 660 root:wsnode"]
+    said = hooked(nodes, "restart-2", "restart_server", host="load-1")
+    assert said["message"] == "there is no hook restart_server on this host; known: none"
+
+
+def test_hooks_of_an_admin_come_and_go_with_the_inventory(nodes: Nodes) -> None:
+    nodes.on(
+        "server",
+        "printf '#!/bin/sh\nid -un; echo \"$@\"; exit $1\n' > /usr/local/sbin/warm; chmod 755 /usr/local/sbin/warm",
+    )
+    hooks = {
+        "warm_cache": ["/usr/local/sbin/warm", "0", "a b; reboot $HOME 100%"],
+        "broken": ["/usr/local/sbin/warm", "3"],
+    }
+    (nodes.folder / "hooks.json").write_text(json.dumps({"wsnode_hooks": hooks, "wsnode_hook_timeout_s": 20}))
+    given = ["--limit", "server", "-e", f"@{nodes.folder}/given.json"]
+    done = nodes.play(*given, "-e", f"@{nodes.folder}/hooks.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = hooked(nodes, "warm-1", "warm_cache")
+    assert answer["data"]["words"] == "root\n0 a b; reboot $HOME 100%", answer
+    answer = hooked(nodes, "warm-2", "broken")
+    assert answer["message"] == "broken failed (exit-code exited 3): root\n3"
+    again = nodes.play(*given, "-e", f"@{nodes.folder}/hooks.json")
+    assert (again.returncode, counts(again, "changed")) == (0, {"server": 0}), again.stdout
+    nodes.on("server", "chown nobody /usr/local/sbin/warm")
+    refused = nodes.play(*given, "-e", f"@{nodes.folder}/hooks.json")
+    assert (refused.returncode, counts(refused, "changed")) == (2, {"server": 0}), refused.stdout
+    assert "/usr/local/sbin/warm is not root's" in " ".join(refused.stdout.split())
+    gone = nodes.play(*given)
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert nodes.on("server", "ls /run/wsnode-hooks; rm /usr/local/sbin/warm") == "restart_server\n"
+    assert "warm" not in nodes.on(
+        "server", "systemctl list-units --all --no-legend 'wsnode-hook*'; ls /etc/systemd/system"
+    )
+    said = hooked(nodes, "warm-3", "warm_cache")
+    assert said["message"] == "there is no hook warm_cache on this host; known: restart_server"
 
 
 def test_the_servers_agent_makes_no_load(nodes: Nodes) -> None:
