@@ -218,6 +218,21 @@ def test_a_second_with_a_wrong_value_is_refused(change: dict[str, Any]) -> None:
         decode_reply(json.dumps(json.loads(encode(SECOND)) | change).encode())
 
 
+@pytest.mark.parametrize("number", ["1.0", "1.5", "true", '"1"', "null", "[1]", "-1", "0"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bucket_of_anything_but_a_whole_number_above_0_is_refused_however_a_line_is_written(
+    number: str, place: int
+) -> None:
+    buckets = "[5,{},{},{}]".format(*[number if at == place else "1" for at in range(3)])
+    histogram = f'{{"count":2,"sum":11,"min":5,"max":6,"overflow":0,"buckets":{buckets}}}'
+    for line in ('{"type":"second","second":1,%s}', '{"second":1,%s, "type": "second"}'):
+        text = line % f'"counters":{{}},"histograms":{{"handshake":{histogram}}}'
+        with pytest.raises(ProtocolError):
+            decode_reply(text.encode())
+        right = text.replace(buckets, "[5,1,1,1]")
+        assert isinstance(decode_reply(right.encode()), protocol.Second)
+
+
 def test_a_line_is_at_most_a_mebibyte_both_ways() -> None:
     fits = protocol.Answer(id=1, data={"x": "y" * ((1 << 20) - 50)})
     spare = (1 << 20) - len(encode(fits))

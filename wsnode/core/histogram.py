@@ -213,8 +213,8 @@ class Histogram:
             return list(map(sub, indices, chain((0,), indices))), list(map(self.buckets.__getitem__, indices))
 
     @classmethod
-    def from_wire(cls, data: object) -> Self:
-        """Read `to_wire`'s form.
+    def from_wire(cls, data: object, *, of_json: bool = False) -> Self:
+        """Read `to_wire`'s form. `of_json`: from a text in which no truth values are, which are whole numbers, too.
 
         Raises:
             ValueError: the form is off or its counts do not agree.
@@ -227,10 +227,11 @@ class Histogram:
         histogram.overflow = _natural(data["overflow"])
         histogram.min_ns = None if data["min"] is None else _natural(data["min"])
         histogram.max_ns = None if data["max"] is None else _natural(data["max"])
-        histogram._sparse = steps, counts = _read_buckets(data["buckets"])
-        if sum(counts) + histogram.overflow != histogram.count:
+        steps, counts, last, total = _read_buckets(data["buckets"], of_json=of_json)
+        histogram._sparse = steps, counts
+        if total + histogram.overflow != histogram.count:
             raise ValueError("histogram: bucket counts do not add up to the count")
-        histogram._check_moments((steps[0], sum(steps)) if steps else (None, None))
+        histogram._check_moments((steps[0], last) if steps else (None, None))
         return histogram
 
     def _check_moments(self, ends: tuple[int | None, int | None]) -> None:
@@ -297,22 +298,27 @@ _FACTS = ("buckets", "count", "max_ns", "min_ns", "overflow", "sum_ns")
 _WIRE_KEYS = frozenset(Histogram().to_wire())
 
 
-def _read_buckets(flat: object) -> tuple[list[int], list[int]]:
-    """Steps and counts."""
-    # A conductor reads hundreds of thousands of buckets a second: each step here is one pass in C.
+def _read_buckets(flat: object, *, of_json: bool) -> tuple[list[int], list[int], int, int]:
+    """Steps and counts, and the sum of each."""
+    # A conductor reads a million buckets a second: each step here is one pass in C, and what can be left out is.
     if not isinstance(flat, list) or len(flat) % 2:
         raise ValueError("histogram: buckets must be a list of pairs")
-    if set(map(type, flat)) - {int}:
-        raise ValueError("histogram: a bucket that is not of whole numbers")
     steps, counts = flat[::2], flat[1::2]
+    try:
+        last, total = sum(steps), sum(counts)
+    except TypeError as error:
+        raise ValueError("histogram: a bucket that is not of whole numbers") from error
+    # Of what JSON has, one fraction makes the sum a fraction, and all else but a truth value cannot be added.
+    if type(last) is not int or type(total) is not int or (not of_json and set(map(type, flat)) - {int}):
+        raise ValueError("histogram: a bucket that is not of whole numbers")
     if not flat:
-        return steps, counts
+        return steps, counts, 0, 0
     # Only the first may be 0: an index; all others are steps.
-    if steps[0] < 0 or (min(steps) < 1 and min(steps[1:], default=1) < 1) or sum(steps) >= BUCKETS:
+    if steps[0] < 0 or (min(steps) < 1 and min(steps[1:], default=1) < 1) or last >= BUCKETS:
         raise ValueError(f"histogram: buckets must ascend from 0 to {BUCKETS - 1}")
     if min(counts) < 1:
         raise ValueError(f"histogram: a bucket with count {min(counts)}")
-    return steps, counts
+    return steps, counts, last, total
 
 
 def _natural(value: object) -> int:

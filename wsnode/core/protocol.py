@@ -13,7 +13,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
 from wsnode.core.histogram import Histogram
 from wsnode.core.scenario import Plan
@@ -124,12 +133,13 @@ class Second(_Line):
 
     @field_validator("histograms", mode="before")
     @classmethod
-    def _read_histograms(cls, value: object) -> object:
+    def _read_histograms(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, dict):
             return value
         if unknown := value.keys() - set(HISTOGRAMS):
             raise ValueError(f"no histograms named {sorted(unknown)}")
-        return {k: v if isinstance(v, Histogram) else Histogram.from_wire(v) for k, v in value.items()}
+        of_json = info.mode == "json"
+        return {k: v if isinstance(v, Histogram) else Histogram.from_wire(v, of_json=of_json) for k, v in value.items()}
 
     @field_serializer("histograms")
     def _write_histograms(self, value: dict[str, Histogram]) -> dict[str, Any]:
@@ -369,7 +379,11 @@ def decode_reply(data: bytes) -> Reply:
     Raises:
         ProtocolError: it is not a reply; says why.
     """
-    return _decode(_replies, data)
+    reply = _decode(_replies, data)
+    # Looked for in the text, since looking at the type of each of a million numbers a second is dear.
+    if isinstance(reply, Second) and (b"true" in data or b"false" in data):
+        raise ProtocolError("second: a truth value where a number was expected")
+    return reply
 
 
 def _decode(adapter: TypeAdapter[T], data: bytes) -> T:
