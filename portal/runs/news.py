@@ -132,6 +132,8 @@ def _environments(runs: Sequence[_Seen]) -> Iterator[Item]:
         lines = [
             f"{line.name} {line.base} → {line.contender}"
             for line in run_differences(readings.get(before.pk, ()), readings.get(after.pk, ()))
+            # What is measured is told as a version.
+            if not line.name.startswith("server.")
         ]
         text = "; ".join(lines[:MOST_LINES]) + (f"; {len(lines) - MOST_LINES} more" if len(lines) > MOST_LINES else "")
         if text and text not in told:

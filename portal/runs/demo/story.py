@@ -15,18 +15,21 @@ from wsnode.core.scenario import Scenario
 AUTHORS = {"ada": "operator", "grace": "operator", "edsger": "admin", "barbara": "viewer"}
 """People of the story, with their roles; a viewer started runs before she was one."""
 RUNS_A_DAY = 50
-MOST_CHAPTERS = 20
+MOST_CHAPTERS = 16
 """So many versions does each subject have at most; between two of them nothing changes but the weather."""
-VARIANTS = 4
+VARIANTS = 6
 """Different loads of one version: repetitions differ as real ones do."""
 
 KERNELS = ("6.1.0-28-amd64", "6.1.0-31-amd64")
-KERNEL_UPDATE, BACKLOG_CUT, BACKLOG_BACK = 0.30, 0.70, 0.74
+KERNEL_UPDATE, BACKLOG_CUT, BACKLOG_BACK = 0.30, 0.68, 0.74
 """When the environment changed, as a share of the whole time."""
 ENGINE_CHANGE = 0.55
 """When wsnode's server got its lean engine."""
 SLOWER_FROM, SLOWER_UNTIL, JUMP = 0.42, 0.64, 0.75
 """The gateway got slower by and by until somebody mended it; the proxy at once, and still is."""
+
+PAIRED = 12
+"""Runs of two alternating groups: enough of each for a comparison to say something."""
 
 REPEATED, ALTERNATED = "repeat", "alternate"
 
@@ -291,7 +294,7 @@ class _Teller:
         made = 1
         while made < n:
             line = self._dice.choices(LINES, [line.weight for line in LINES])[0]
-            block = list(self._block(line, share, min(n - made, 8)))
+            block = list(self._block(line, share, min(n - made, PAIRED)))
             made += len(block)
             yield from block
 
@@ -307,14 +310,14 @@ class _Teller:
             self._story.series[key] = Series(key, REPEATED, f"{line.scenario.name} on {line.subject} {version}", None)
             for place in range(1, min(most, self._dice.choice((5, 5, 6))) + 1):
                 yield self._run(line, share, place - 1, author=author, reason=reason, group=key, place=place)
-        elif kind < 0.24 and most >= 8 and share > 0 and line.subject != "wsnode":
+        elif kind < 0.24 and most >= PAIRED and share > 0 and line.subject != "wsnode":
             before = share - 1 / self._chapters
             older = _version(line.subject, before, self._chapters)
             keys = f"a {number}", f"b {number}"
             for key, other, of in ((keys[0], keys[1], older), (keys[1], keys[0], version)):
                 title = f"{line.scenario.name} on {line.subject} {of}"
                 self._story.series[key] = Series(key, ALTERNATED, title, other)
-            for n in range(8):
+            for n in range(PAIRED):
                 first = n % 4 in (0, 3)
                 yield self._run(
                     line,
