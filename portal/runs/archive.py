@@ -31,11 +31,12 @@ README = """A run of wslab.
 
 run.json       the run: scenario, how it ended, each host's own result and environments, the conductor's log
 seconds.json   what each second added, a column for each counter; histograms' moments (ns), and the load generators'
-               processors (cumulative, s). Second 1 is the first. A message counts in the second in which it was due.
-machine.json   of each load generator the processors alone, cumulative (s)
+               processors (cumulative, s, as steps). Second 1 is the first. A message counts in the second in which
+               it was due.
+machine.json   of each load generator the processors alone, the same way
 samples.json   what Prometheus had of the measured window. A series' `times` is a place in the list `times`, whose
                rows are a first time and the steps after it (ms since the epoch). `steps` is the first value and what
-               each one added, as decimal numbers; behind a `=` stands the value itself.
+               each one added, as decimal numbers; behind a `=` stands the value itself. All `steps` are of that kind.
 buckets/NAME   a histogram. Its buckets (`indices` in seconds.json) are log-linear: one for each value below 256 ns,
                128 to each power of two above. The file has planes; a plane has a row for each bucket; a row has two
                seconds in each byte, the earlier in the upper four bits. Plane p holds digit p, to the base of 16,
@@ -132,7 +133,7 @@ class Opened:
             content = self._files[f"buckets/{name}"]
             planes = [content[begin : begin + plane] for begin in range(0, len(content), plane)]
             buckets[name] = Buckets(indices, planes, width)
-        return Columns(data["numbers"], data["sums"], data["moments"], buckets, data["host"])
+        return Columns(data["numbers"], data["sums"], data["moments"], buckets, _times_of(data["host"], length))
 
     @cached_property
     def machine(self) -> dict[str, list[dict[str, Any]]]:
@@ -140,7 +141,8 @@ class Opened:
         if self._old is not None:
             return {host["name"]: host["machine"] for host in self._old["hosts"] if host["machine"]}
         found = {}
-        for name, columns in json.loads(self._files["machine.json"]).items():
+        for name, part in json.loads(self._files["machine.json"]).items():
+            columns = _times_of(part["times"], part["seconds"])
             found[name] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return found
 
@@ -212,10 +214,12 @@ def _written(
         "sums": columns.sums,
         "moments": columns.moments,
         "indices": {name: buckets.indices for name, buckets in columns.buckets.items()},
-        "host": columns.host,
+        "host": _steps_of(columns.host),
     }
     processors = {
-        name: {key: [line[key] for line in lines] for key in lines[0]} for name, lines in machine.items() if lines
+        name: {"seconds": len(lines), "times": _steps_of({key: [line[key] for line in lines] for key in lines[0]})}
+        for name, lines in machine.items()
+        if lines
     }
     files = {
         "README.txt": README.encode(),
@@ -243,6 +247,29 @@ def _files(data: bytes) -> dict[str, bytes]:
 def _json(value: object) -> bytes:
     # json.dumps keeps a string for every number until it joins them: of 200 hosts' histograms 100 MB.
     return to_json(value)
+
+
+WORKERS = "worker_cpu_s"
+
+
+def _steps_of(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Cumulative times of processors, by second, as steps; those of the workers one worker after the other."""
+    found: dict[str, Any] = {key: _steps(values) for key, values in columns.items() if key != WORKERS}
+    rows = columns.get(WORKERS, ())
+    alike = len({len(row) for row in rows}) <= 1
+    return {WORKERS: [_steps(values) for values in zip(*rows, strict=True)] if alike else {"rows": rows}} | found
+
+
+def _times_of(columns: Mapping[str, Any], seconds: int) -> dict[str, list[Any]]:
+    """`_steps_of` undone."""
+    workers = columns[WORKERS]
+    if isinstance(workers, dict):
+        rows: list[Any] = workers["rows"]
+    else:
+        each = [[float(value) for value in _grown(steps)] for steps in workers]
+        rows = [list(row) for row in zip(*each, strict=True)] if each else [[] for _ in range(seconds)]
+    others = {key: [float(value) for value in _grown(steps)] for key, steps in columns.items() if key != WORKERS}
+    return {WORKERS: rows} | others
 
 
 def _samples(series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -160,3 +160,18 @@ def test_samples_come_back_as_they_were(values: list[float], begin_ms: int) -> N
 def test_a_smoke_run_takes_less_than_30_kilobytes(archive: bytes) -> None:
     assert len(archive) < 30_000
     assert len(zstandard.decompress(archive)) > 3 * len(archive)
+
+
+def test_workers_that_come_and_go_are_kept_as_they_were() -> None:
+    lines = lines_of([([("handshake", 5)], 3, 0, "")] * 3)
+    lines[1] = lines[1].model_copy(update={"host": HostSecond(worker_cpu_s=(0.2,), core_s=4.0)})
+    lines[2] = lines[2].model_copy(update={"host": HostSecond()})
+    content = pack(
+        run_id="r-x",
+        scenario={},
+        outcome=Outcome("finished", None, (), 17),
+        seconds=[zstandard.compress(line.model_dump_json().encode()) for line in lines],
+        series=(),
+        log=(),
+    )
+    assert [Second.model_validate(line) for line in unpack(content)["seconds"]] == lines
