@@ -57,9 +57,9 @@ LAB: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for connection in connections.all():
-        if connection.vendor == "sqlite":
-            connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+    for one in connections.all():
+        if one.vendor == "sqlite":
+            one.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """Without the trigger that keeps the audit log from being emptied: between tests the tables are."""
     on = "" if connection.vendor == "sqlite" else " ON accounts_auditentry"
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(f"DROP TRIGGER accounts_auditentry_no_delete{on}")
+        cursor.execute(f"DROP TRIGGER IF EXISTS accounts_auditentry_no_delete{on}")
 
 
 @pytest.fixture(scope="session", autouse=True)
