@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from django.db.models import Exists, F, OuterRef
+from django.db.models.functions import Coalesce
 
 from portal.runs.environment import HostReading, RunDifference, run_differences
 from portal.runs.figures import Figure, figure
@@ -30,6 +31,7 @@ class Point(NamedTuple):
 
     id: str
     at: datetime
+    """When its load began."""
     value: float | None
     version: str
     engine: str
@@ -80,6 +82,8 @@ class History(NamedTuple):
     """Runs that there are; more than points where older ones are left out."""
     changes: list[Change]
     versions: list[Version]
+    engines: bool
+    """Whether there are several, so that a version's name says which."""
 
     def smoothed(self) -> list[float | None]:
         """Up to each point the median of the last `SMOOTHED` that count, begun anew where something changed; null where
@@ -97,15 +101,11 @@ class History(NamedTuple):
 
     def version_names(self) -> list[str]:
         """In the order in which they were first measured."""
-        return list(dict.fromkeys(_named(point, self._engines) for point in self.points))
+        return list(dict.fromkeys(_named(point, self.engines) for point in self.points))
 
     def version_of(self, point: Point) -> str:
         """With the engine, where there are several."""
-        return _named(point, self._engines)
-
-    @property
-    def _engines(self) -> bool:
-        return len({point.engine for point in self.points}) > 1
+        return _named(point, self.engines)
 
     def summary(self) -> str:
         """In a sentence, for those who do not see the chart."""
@@ -127,7 +127,8 @@ def of_scenario(scenario: str, subject: str, measure: Measure) -> History:
     runs = Run.objects.filter(scenario_name=scenario, subject_name=subject, state=State.FINISHED, summary__isnull=False)
     points = list(_points(runs, scenario, measure))[::-1]
     total = runs.count() if len(points) == MOST_POINTS else len(points)
-    return History(measure, points, total, _changes(points), _versions(points, measure))
+    engines = len({point.engine for point in points}) > 1
+    return History(measure, points, total, _changes(points), _versions(points, measure, engines), engines)
 
 
 def _points(runs: RunQuerySet, scenario: str, measure: Measure) -> Iterator[Point]:
@@ -137,7 +138,8 @@ def _points(runs: RunQuerySet, scenario: str, measure: Measure) -> Iterator[Poin
         .order_by("-created_at", "-id")
         .values_list(
             "id",
-            "created_at",
+            # Runs of a group are asked for in one moment.
+            Coalesce("running_at", "created_at"),
             F(f"summary__figures__{measure.key}"),
             "subject_version",
             "engine",
@@ -181,8 +183,7 @@ def _readings(ids: set[str]) -> dict[str, list[HostReading]]:
     return found
 
 
-def _versions(points: Sequence[Point], measure: Measure) -> list[Version]:
-    engines = len({point.engine for point in points}) > 1
+def _versions(points: Sequence[Point], measure: Measure, engines: bool) -> list[Version]:
     by_name: dict[str, list[Point]] = {}
     for point in points:
         by_name.setdefault(_named(point, engines), []).append(point)

@@ -101,7 +101,7 @@ def _csv(found: History) -> HttpResponse:
     table.writerow(
         [
             "run",
-            "created_at",
+            "begun_at",
             "subject_version",
             "engine",
             f"{found.measure.key} ({found.measure.unit})",
