@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from portal.monitoring.prometheus import Series
 
 FORMAT = 2
+MOST_BYTES = 1 << 30
+"""Of an archive once it is unpacked: an archive of another portal may be made to fill a memory."""
 LEVEL = 19
 """Of what is left after the columns' layout, this saves a tenth over level 10, at about a second per five minutes."""
 README = """A run of wslab.
@@ -98,7 +100,9 @@ class Opened:
         """Raises BadArchive."""
         self._old: dict[str, Any] | None = None
         try:
-            data = zstandard.ZstdDecompressor().decompress(content)
+            if zstandard.frame_content_size(content) > MOST_BYTES:
+                raise ValueError(f"it holds more than {MOST_BYTES:,} bytes")
+            data = zstandard.ZstdDecompressor().decompress(content, max_output_size=MOST_BYTES)
             if data[:1] == b"{":
                 self._old = json.loads(data)
                 found = self._old["format"]
@@ -121,7 +125,13 @@ class Opened:
 
     @cached_property
     def columns(self) -> Columns:
-        """The merged seconds."""
+        """The merged seconds. Raises BadArchive."""
+        try:
+            return self._columns()
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise BadArchive(f"the seconds of an archive cannot be read: {type(error).__name__}: {error}") from error
+
+    def _columns(self) -> Columns:
         if self._old is not None:
             return Columns.of_gains(self._old["seconds"])
         data = json.loads(self._files["seconds.json"])

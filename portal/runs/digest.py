@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,8 @@ from portal.runs.record import Archive
 from portal.runs.series import Table
 from wsnode.core.protocol import HostSecond
 from wsnode.core.scenario import Scenario
+
+log = logging.getLogger("portal.runs")
 
 FORMAT = 2
 """Raised where its content changes: older ones are made again when they are next asked for."""
@@ -117,7 +120,12 @@ def _made(run_id: str, window: tuple[int, int] | None) -> Digest | None:
         return None
     if archive is None:
         return None
-    content = make(archive, window)
+    try:
+        content = make(archive, window)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        # An archive of elsewhere that is none inside: the rest of the page stands without it.
+        log.exception("run %s: no digest of its archive", run_id)
+        return None
     Archive.objects.filter(run=run_id).update(digest=content)
     return Digest(content)
 

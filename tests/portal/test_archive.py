@@ -124,6 +124,10 @@ def test_an_archive_of_format_1_reads_the_same(archive: bytes) -> None:
     assert repack(written) == repack(archive) == archive
 
 
+BOMB = b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + b"\x01\x00\x00"
+"""A zstd frame that says of itself that it holds a terabyte."""
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -133,6 +137,7 @@ def test_an_archive_of_format_1_reads_the_same(archive: bytes) -> None:
         (zstandard.compress(b"[]"), "no archive of a run: "),
         (zstandard.compress(b'{"format": 9}'), "an archive of format 9: this portal reads 1 to 2"),
         (zstandard.compress(b"{}"), "no archive of a run: 'format'"),
+        (BOMB, "no archive of a run: it holds more than 1,073,741,824 bytes"),
     ],
 )
 def test_what_is_no_archive_is_refused(content: bytes, why: str) -> None:

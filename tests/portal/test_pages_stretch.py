@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import zstandard
 from django.test import Client
 
 from portal.accounts.models import AuditEntry, User
@@ -118,6 +120,13 @@ def test_where_there_is_nothing_to_cut_the_page_says_so(browser: Client, ada: Us
     Archive.objects.filter(run=run).update(content=b"torn", digest=None)
     assert ask(browser, run, 1, 2).one("[role=alert]").text.startswith("No archive of a run: ")
     assert show(browser, run).one("h1").text.startswith("smoke on")
+    hollow = zstandard.compress(
+        json.dumps({"format": 1, "hosts": [], "scenario": {}, "seconds": [{"second": 1}]}).encode()
+    )
+    Archive.objects.filter(run=run).update(content=hollow, digest=None)
+    assert ask(browser, run, 1, 2).one("[role=alert]").text.startswith("The seconds of an archive cannot be read: ")
+    assert "The archive holds no seconds of this run." in show(browser, run).text
+    assert browser.get(f"/runs/{run.pk}/series.json").json()["tables"]["run"]["second"] == []
     assert browser.get(f"/runs/{make_run(ada, State.RUNNING).pk}/stretch").status_code == 404
 
 

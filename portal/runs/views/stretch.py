@@ -104,11 +104,11 @@ def _asked(one: Run, from_text: str, to_text: str) -> tuple[Opened, Window]:
     """
     try:
         found = opened(one.pk)
+        last = found.columns.last if found else 0
     except BadArchive as error:
         raise Refused(str(error)) from error
     if found is None:
         raise Refused(NO_ARCHIVE)
-    last = found.columns.last
     if not last:
         raise Refused("no second of this run was counted")
     numbers = []
