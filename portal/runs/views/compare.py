@@ -14,14 +14,13 @@ from portal.accounts.roles import viewer
 from portal.runs.comparison import MOST_SIDES, Comparison
 from portal.runs.comparison import compare as hold
 from portal.runs.dots import plot
+from portal.runs.filters import MOST_WORDS, SEARCH, Chosen
 from portal.runs.lineup import earlier, line_up
 from portal.runs.models import Run, RunGroup
 from portal.runs.statistics import fewest_each
 
 PICKER_ROWS = 30
 PICKER_GROUPS = 12
-MOST_WORDS = 8
-"""Of what is searched for."""
 MOST_CURVES = 10
 """Runs of one side whose lines are drawn."""
 
@@ -111,7 +110,7 @@ def _choice(request: HttpRequest, ids: list[str], missing: list[str] | None = No
     # Whoever comes with one run wants another like it.
     sides, unknown = line_up(ids)
     taken = [side.id for side in sides]
-    runs = Run.objects.filter(summary__isnull=False).exclude(pk__in=taken)
+    runs = Chosen.of({SEARCH: search}).found().filter(summary__isnull=False).exclude(pk__in=taken)
     groups = (
         RunGroup.objects.annotate(results=Count("runs", filter=Q(runs__summary__isnull=False)))
         .filter(results__gt=0)
@@ -119,13 +118,6 @@ def _choice(request: HttpRequest, ids: list[str], missing: list[str] | None = No
         .order_by("-created_at", "-id")
     )
     for word in search.split()[:MOST_WORDS]:
-        runs = runs.filter(
-            Q(scenario_name__icontains=word)
-            | Q(subject_name__icontains=word)
-            | Q(subject_version__icontains=word)
-            | Q(reason__icontains=word)
-            | Q(pk=word.casefold())
-        )
         groups = groups.filter(Q(title__icontains=word) | Q(pk=word.casefold()))
     context = {
         "section": "compare",
