@@ -88,7 +88,7 @@ def test_the_run_has_evidence_of_every_host_from_the_control_hosts_prometheus(pr
     assert stable["load-1"]["net.ipv4.ip_local_port_range"] == "1024 65535"
     # One kernel for all of them, which the result says.
     assert len({facts["boot_id"] for facts in stable.values()}) == 1
-    assert any("shares a kernel" in note for note in result["notes"])
+    assert any("share a kernel" in note for note in result["notes"])
 
 
 def test_teardown_takes_off_what_site_put_there(torn_down: VirtualLab) -> None:
