@@ -1,4 +1,4 @@
-"""What lab.json says of this host (`host_keys`, `hooks`, `facts` of portal/labs/lab.py), as JSON. Runs on the host, as root.
+"""What lab.json says of this host (`host_keys`, `hooks`, `facts` of portal/labs/lab.py), as JSON. Runs on it, as root.
 
 Its arguments are the folder of the environment that wsnode runs in, and the unit whose limits count.
 """
