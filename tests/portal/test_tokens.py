@@ -96,6 +96,15 @@ def test_issue_token_names_what_is_wrong() -> None:
         call_command("issue_token", "--username", "ada", "--name", "ci", "--hours", "-1")
 
 
+@pytest.mark.parametrize(
+    ("options", "scope"), [((), "run"), (("--scope", "read"), "read"), (("--scope", "admin"), "admin")]
+)
+def test_issue_token_gives_the_scope_that_is_asked_for(options: tuple[str, ...], scope: str) -> None:
+    make_user("ada")
+    call_command("issue_token", "--username", "ada", "--name", "ci", *options, stdout=io.StringIO())
+    assert ApiToken.objects.get().scope == scope
+
+
 def test_a_kept_token_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     make_user("ada")
     file = tmp_path / "token"
