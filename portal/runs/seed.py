@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,17 @@ def of_file(name: str, folder: Path) -> Scenario | None:
     """What the file of a name says; None where there is none, or it is wrong."""
     file = folder / f"{name}.yaml"
     try:
-        return read_scenario(file) if file.exists() else None
+        seen = file.stat()
+    except OSError:
+        return None
+    return _as_it_is(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=256)
+def _as_it_is(file: Path, _mtime_ns: int, _size: int) -> Scenario | None:
+    """Read once for each time that the file was written: parsing takes longer than all else of a list."""
+    try:
+        return read_scenario(file)
     except Refused as refused:
         log.warning("%s", refused)
         return None
