@@ -68,8 +68,8 @@ class Cost:
 
     @property
     def us_per_host_second(self) -> float:
-        """CPU time (µs) for a host's second, while following."""
-        return self.following_cores / self.hosts * 1e6
+        """CPU time (µs) for a host's second, from the claim to the worker's end."""
+        return self.cpu_s / self.hosts / self.seconds * 1e6
 
 
 def main() -> None:
@@ -103,10 +103,11 @@ def main() -> None:
 
 def table(all_hosts: list[int], costs: dict[str, list[Cost]]) -> Iterator[str]:
     """Medians by number of hosts, Markdown."""
-    yield "| hosts | of a core | following | µs a host and second | start | end, CPU | memory |" + (
-        " CPU to baseline |" if "baseline" in costs else ""
-    )
-    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |" + (" ---: |" if "baseline" in costs else "")
+    head = ["hosts", "CPU", "of a core", "following", "µs a host and second", "start, CPU", "end, CPU", "memory"]
+    if "baseline" in costs:
+        head.append("CPU to baseline")
+    yield f"| {' | '.join(head)} |"
+    yield f"| {' | '.join('---:' for _ in head)} |"
     for hosts in all_hosts:
         found = [cost for cost in costs["here"] if cost.hosts == hosts]
 
@@ -114,9 +115,9 @@ def table(all_hosts: list[int], costs: dict[str, list[Cost]]) -> Iterator[str]:
             return statistics.median(getattr(cost, name) for cost in found)
 
         row = (
-            f"| {hosts} | {median('cores'):.1%} | {median('following_cores'):.1%} |"
-            f" {median('us_per_host_second'):,.0f} | {median('start_s'):.1f} s |"
-            f" {median('end_cpu_s'):.1f} s | {median('memory_bytes') / 1e6:.0f} MB |"
+            f"| {hosts} | {median('cpu_s'):.1f} s | {median('cores'):.1%} | {median('following_cores'):.1%} |"
+            f" {median('us_per_host_second'):,.0f} | {median('start_cpu_s'):.1f} s | {median('end_cpu_s'):.1f} s |"
+            f" {median('memory_bytes') / 1e6:.0f} MB |"
         )
         if "baseline" in costs:
             pairs = zip(found, (cost for cost in costs["baseline"] if cost.hosts == hosts), strict=True)
