@@ -235,6 +235,7 @@ def test_a_fault_of_the_portal_is_json_too(
 def test_the_description_names_every_path_and_the_scenarios_limits(caller: Caller, user: User) -> None:
     schema = caller.get("/openapi.json")
     assert set(schema["paths"]) == {
+        "/api/v1/compare",
         "/api/v1/groups",
         "/api/v1/groups/{group_id}",
         "/api/v1/groups/{group_id}/cancel",
