@@ -281,5 +281,6 @@ def test_a_run_is_told_in_two_sentences(browser: Client, ada: User) -> None:
     failed = show(browser, make_finished(ada, load={"lose_every": 50, "lag_ms": 60})).one(".short").text
     assert failed.startswith(
         "It failed: response_time.p99 < 250ms (too much was never answered); error_ratio < 0.1% (measured 2 %). "
-        "Do not rely on it: the measurement is invalid. 100 connections, 490 of 500 messages a second answered, half of "
+        "Do not rely on it: the measurement is invalid. "
+        "100 connections, 490 of 500 messages a second answered, half of them within "
     )
