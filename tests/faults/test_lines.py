@@ -22,8 +22,7 @@ def test_lines_cut_for_three_seconds_are_gone_on_with_and_every_second_is_there_
     kept = site.kept(run_id)
     assert kept.seconds == list(range(1, 13))
     assert kept.epoch == 1
-    # Nothing was answered twice: what matches nothing any more is what had been given up, at most. And for these seconds
-    # nothing came through.
+    # Nothing was answered twice: what matches nothing had been given up, at most. And meanwhile nothing came through.
     assert result.counters.messages_unexpected <= result.counters.messages_lost
     assert result.latency_s.response_time.max is not None
     assert result.latency_s.response_time.max > CUT_S - 0.5
