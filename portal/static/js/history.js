@@ -136,7 +136,7 @@ if (known.length) {
       },
       axes: [
         byTime
-          ? { ...shared, size: 28, values: (u, ticks) => ticks.map((tick) => dated(tick, u.scales.x)) }
+          ? { ...shared, size: 28, space: 96, values: (u, ticks) => ticks.map((tick) => dated(tick, u.scales.x)) }
           : {
               ...shared,
               size: 28,
