@@ -123,5 +123,5 @@ def test_a_generator_that_stands_still_for_a_while_makes_the_run_invalid(site: S
     assert result.validity == "invalid"
     [lag] = [reason for reason in result.reasons if "scheduler lag p99" in reason]
     assert lag.startswith("invalid: ")
+    # That the other one is not named is shown where no busy machine makes it late as well (test_validity.py).
     assert "load-2" in lag
-    assert "load-1" not in lag
