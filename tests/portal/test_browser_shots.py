@@ -82,6 +82,8 @@ def test_the_documents_pictures_are_made(browser: Browser, live_server: Any, tmp
             assert answer is not None
             assert answer.status == 200, path
             page.evaluate("document.fonts.ready")
+            if name == "history":  # its points are fetched
+                page.locator(".uplot canvas").first.wait_for()
             # Two frames: what draws itself has drawn.
             page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             file = folder / (f"{name}.png" if theme == "light" else f"{name}-dark.png")
