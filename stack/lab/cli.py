@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,9 +189,28 @@ def _exec(name: str, command: list[str]) -> int:
         raise StackError(
             f"{name} is {host['state']}" + (f": {host['reason']}" if host["reason"] else ""), "./wslab lab up"
         )
-    argv = machine.enter(leader, *command)
+    # nsenter ends with us, also where we are killed.
+    return _watched(["setpriv", "--pdeathsig", "KILL", "--", *machine.enter(leader, *command)])
+
+
+def _watched(argv: list[str]) -> int:
+    """Run a command with our terminal. Returns its exit code, 128 + n where signal n ended it.
+
+    nsenter stops itself where its child was stopped, as a host that goes down does to all that runs in it; then the
+    child is gone with the host, and nobody would ever let nsenter go on.
+    """
     sys.stdout.flush()
-    os.execvp(argv[0], argv)  # noqa: S606
+    child = os.posix_spawnp(argv[0], argv, os.environ)
+    while True:
+        try:
+            _, status = os.waitpid(child, os.WUNTRACED)
+        except KeyboardInterrupt:  # the terminal has told the child as well
+            continue
+        if not os.WIFSTOPPED(status):
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        time.sleep(0.1)
+        os.kill(child, signal.SIGCONT)
 
 
 def _down() -> int:

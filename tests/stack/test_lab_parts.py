@@ -164,3 +164,10 @@ def test_of_a_failed_playbook_the_commands_own_words_are_shown() -> None:
     told = 'fatal: [localhost]: FAILED! => {"msg": "this machine lacks ip", "changed": false}'
     assert supervisor.complaint([*noise[:2], told, *noise[2:]]) == ["this machine lacks ip"]
     assert supervisor.complaint(["Killed"]) == ["Killed"]
+
+
+def test_a_command_that_stops_itself_with_a_child_that_is_gone_does_not_hold_exec_for_ever() -> None:
+    """As nsenter does where a host goes down under it."""
+    assert cli._watched(["sh", "-c", "kill -STOP $$; exit 7"]) == 7
+    assert cli._watched(["sh", "-c", "kill -KILL $$"]) == 128 + 9
+    assert cli._watched(["true"]) == 0
