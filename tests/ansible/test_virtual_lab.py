@@ -170,9 +170,12 @@ def test_the_launcher_forwards_to_the_control_hosts_own_loopback(virtual_lab: Vi
         "while chunk := peer.recv(65536): said += chunk\n"
         "peer.sendall(said[::-1]); peer.close()"
     )
-    nobody = socket.create_connection((forward["address"], forward["port"]), 5)
-    with nobody, pytest.raises(ConnectionResetError):
-        nobody.recv(1)  # nothing listens on the bare control host
+    # Nothing listens on the bare control host, which may be known before the connect returns.
+    with (
+        pytest.raises(ConnectionResetError),
+        socket.create_connection((forward["address"], forward["port"]), 5) as sock,
+    ):
+        sock.recv(1)
     answering = virtual_lab.start("exec", "control", "--", "python3", "-c", script, str(forward["to"]))
     assert answering.stdout is not None
     assert answering.stdout.readline() == "listening\n"
