@@ -103,7 +103,7 @@ def test_the_first_administrator_has_the_password_of_env(up: Up) -> None:
             return str(page.url)
 
     password = up.settings["WSLAB_DOCKER_ADMIN_PASSWORD"]
-    assert up.engine.inside(lambda: log_in(password)) == "http://127.0.0.1:8000/runs/"
+    assert up.engine.inside(lambda: log_in(password)) == "http://127.0.0.1:8000/"
     assert up.engine.inside(lambda: log_in("x" + password)) == "http://127.0.0.1:8000/accounts/login/"
 
 
