@@ -17,7 +17,7 @@ from portal.runs.filters import ORDERS, Chosen, choices, versions_of
 from portal.runs.models import Run
 from portal.runs.states import ACTIVE
 
-PAGE_ROWS = 50
+PAGE_ROWS = 30
 QUEUE_ROWS = 20
 """Of a longer queue the page shows the head; it is asked for every two seconds."""
 MOST_COMPARED = 5
