@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -15,8 +16,7 @@ from tests.ansible.test_portal_modules import load
 
 activation = load("portal_activate")
 
-MANAGE = """#!{python}
-import json, os, sys
+MANAGE = """import json, os, sys
 from pathlib import Path
 here = Path(__file__).parent
 world = json.loads((here / "world.json").read_text())
@@ -49,7 +49,10 @@ class Host:
         self.settings = self.etc / "portal.env"
         for path in (self.root / "releases", self.root / "venvs", self.state):
             path.mkdir(parents=True)
-        (self.root / "manage").write_text(MANAGE.format(python=sys.executable))
+        (self.root / "manage.py").write_text(MANAGE.format())
+        # Not `#!` and the interpreter: there may be a blank in its path.
+        script = [sys.executable, str(self.root / "manage.py")]
+        (self.root / "manage").write_text(f'#!/bin/sh\nexec {shlex.join(script)} "$@"\n')
         (self.root / "manage").chmod(0o755)
         self.database.write_text("data")
         self.is_to_do([])
