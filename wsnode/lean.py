@@ -21,7 +21,7 @@ try:
 except ImportError:  # a wheel without the extension: slow, and right
     from websockets.utils import apply_mask
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+TEXT, BINARY, PING, PONG = 0x81, 0x82, 0x89, 0x8A
 """First bytes of whole frames without reserved bits."""
 MOST_FRAGMENTS = 4096
 """Of one message: the same as the library's own assembler has."""
@@ -115,6 +115,10 @@ class Special:
         self.fragments: list[bytes] = []
         """Of the message that is under way."""
         self.opcode = TEXT
+
+    def send(self, first: int, payload: bytes) -> None:
+        """A message by the library, which compresses it; `LeanConnection.flush` puts it on its way."""
+        (self.protocol.send_text if first == TEXT else self.protocol.send_binary)(payload)
 
     def dissolve(self) -> None:
         """The connection is gone. The parser and its exceptions refer back to it: in a long load with many breaks such

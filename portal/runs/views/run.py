@@ -6,7 +6,6 @@ import json
 import time
 from typing import Any
 
-import yaml
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -24,6 +23,7 @@ from portal.runs.models import NamedScenario, Run
 from portal.runs.progress import at_present, progress, words
 from portal.runs.report import Report
 from portal.runs.states import State
+from portal.runs.text import write_yaml
 from portal.runs.watching import Drawn, watching
 from wsnode.core.protocol import Live
 
@@ -57,19 +57,9 @@ def run(request: HttpRequest, run_id: str) -> HttpResponse:
         "evidence": evidence,
         "dashboard": next((link for row in evidence if row.grafana_url and (link := run_link(row.grafana_url))), None),
         "charts": CHARTS,
-        "yaml": _yaml(one.scenario),
+        "yaml": write_yaml(one.scenario),
     }
     return render(request, "runs/run.html", context | marks)
-
-
-def _yaml(scenario: dict[str, Any]) -> str:
-    """A scenario as one would write it: `2`, not `2.0`; what is not set is left out."""
-    written = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in scenario.items()
-        if value is not None
-    }
-    return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=100)
 
 
 @viewer

@@ -125,7 +125,7 @@ class _Echo(_Connection):
         special = self._special
         if special is not None and special.protocol.extensions:
             for first, payload in messages:
-                (special.protocol.send_text if first == TEXT else special.protocol.send_binary)(payload)
+                special.send(first, payload)
             self.flush(special.protocol)
             size = sum(len(payload) for _, payload in messages)
         elif len(messages) == 1:
@@ -177,15 +177,13 @@ class _Subscriber(_Connection):
             deliveries = 0
             for subscriber in list(self._room):
                 special = subscriber._special
-                if special is None:
+                if special is None or (special.protocol.state is OPEN and not special.protocol.extensions):
                     subscriber.transport.write(frame)
-                elif special.protocol.state is not OPEN:
-                    continue
-                elif special.protocol.extensions:
-                    (special.protocol.send_text if first == TEXT else special.protocol.send_binary)(payload)
+                elif special.protocol.state is OPEN:
+                    special.send(first, payload)
                     subscriber.flush(special.protocol)
                 else:
-                    subscriber.transport.write(frame)
+                    continue
                 deliveries += 1
             counters.messages_received += 1
             counters.bytes_received += size
