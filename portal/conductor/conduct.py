@@ -350,7 +350,7 @@ class Run:
         outcomes = [host.outcome() for host in self.hosts]
         lost = [host for host in self.generators if host.lost is not None]
         if not lost:
-            return Outcome(state, reason, outcomes, self._start_at_ns)
+            return Outcome(state, reason, outcomes, self._start_at_ns, self._following.watch.aborted)
         what = "nobody can say what the load did on " + ", on ".join(f"{host.name} ({host.lost})" for host in lost)
         return Outcome("lost", f"{what}; {reason}" if reason else what, outcomes, self._start_at_ns)
 

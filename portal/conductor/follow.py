@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from portal.conductor.channel import BadAgent, Refused
 from portal.conductor.host import Host, Lost
-from portal.conductor.job import Counted, Event, Job, Seen
+from portal.conductor.job import Counted, Event, Job, Said, Seen
 from wsnode.core.merge import merge
 from wsnode.core.protocol import Ended, Live, ProtocolError, Second
+from wsnode.core.watch import AbortWatch, told
 
 log = logging.getLogger("portal.conductor")
 
@@ -36,6 +37,8 @@ class Following:
         """Seconds 1 … are merged, or were by a conductor before."""
         self._tasks: dict[asyncio.Task[Ended], Host] = {}
         self._work: list[asyncio.Task[None]] = []
+        self.watch = AbortWatch(job.scenario.abort_on)
+        self._forbidden = asyncio.Event()
 
     def begin(self, hosts: Sequence[Host]) -> None:
         """Follow these hosts too."""
@@ -46,7 +49,7 @@ class Following:
                 task.add_done_callback(lambda task: task.cancelled() or task.exception())
                 self._tasks[task] = host
         if not self._work:
-            self._work = [asyncio.create_task(self._merge()), asyncio.create_task(self._look())]
+            self._work = [asyncio.create_task(work()) for work in (self._merge, self._look, self._abort)]
 
     async def until_finished(self, longest_s: float) -> None:
         """Wait until every load has come to its planned end, all its lines merged.
@@ -63,6 +66,9 @@ class Following:
             if not done:
                 late = ", ".join(self._tasks[task].name for task in self._tasks if task in pending)
                 raise CutShort(f"{late}: the load went on long after its planned end")
+            # What the lines say decides whether a load that was stopped was stopped by the run's own rule.
+            if self.watch:
+                await self._merge_ready()
             # A host's own word first: it may be what has upset the merging.
             if trouble := list(self._trouble(done)):
                 raise CutShort("; ".join(trouble))
@@ -101,7 +107,8 @@ class Following:
             except (BadAgent, Refused) as error:
                 yield f"{host.name}: {error}"
             else:
-                if ended.state != "finished":
+                by_rule = self.watch.aborted is not None and ended.reason == told(self.watch.aborted)
+                if ended.state != "finished" and not (ended.state == "stopped" and by_rule):
                     why = f": {ended.reason}" if ended.reason else ""
                     yield f"the load on {host.name} was {ended.state} after {ended.seconds} s{why}"
 
@@ -114,10 +121,28 @@ class Following:
     async def _merge_ready(self) -> None:
         """Merge and emit what all hosts have. O(hosts × non-empty buckets) a second."""
         while (number := self._merged + 1) <= min((len(host.lines) for host in self._hosts), default=0):
-            if number >= self._from_second:
-                self._emit(Counted(merge(_decoded(host, number) for host in self._hosts)))
+            if number >= self._from_second or self.watch:
+                second = merge(_decoded(host, number) for host in self._hosts)
+                if number >= self._from_second:
+                    self._emit(Counted(second))
+                if (aborted := self.watch.look(second)) is not None:
+                    self._emit(Said(told(aborted), "warning"))
+                    self._forbidden.set()
             self._merged = number  # before anybody else's turn: several may be at this at once
             await asyncio.sleep(0)  # a long backlog must not keep the channels from being read
+
+    async def _abort(self) -> None:
+        """Once a rule has come true end the load everywhere, replies awaited. Raises CutShort naming who would not."""
+        await self._forbidden.wait()
+        assert self.watch.aborted is not None
+        stops = [host.stop(told(self.watch.aborted), drain=True) for host in self._hosts]
+        troubles = [
+            f"{host.name} could not be told to stop: {error}"
+            for host, error in zip(self._hosts, await asyncio.gather(*stops, return_exceptions=True), strict=True)
+            if isinstance(error, (Lost, BadAgent, Refused))
+        ]
+        if troubles:
+            raise CutShort("; ".join(troubles))
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()

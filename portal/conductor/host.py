@@ -228,12 +228,14 @@ class Host:
             when = "later" if off_s > 0 else "earlier"
             raise BadAgent(f"its load starts {abs(off_s):,.3f} s {when} than it was asked to")
 
-    async def stop(self, reason: str, patience_s: float = PATIENCE_S) -> None:
-        """End its load now. Returns with its word that it has ended, or that there is none and never was."""
+    async def stop(self, reason: str, patience_s: float = PATIENCE_S, *, drain: bool = False) -> None:
+        """End its load now, with `drain` once its replies have come. Returns with its word that it has ended, or that
+        there is none and never was."""
         if self.ended is not None or not self.touched:
             return
         try:
-            await self.ask(protocol.Stop, STOP_S, patience_s, reason=reason[:200], drain=False)
+            longest_s = STOP_S + (self._job.scenario.drain_s if drain else 0)
+            await self.ask(protocol.Stop, longest_s, patience_s, reason=reason[: protocol.LONGEST_REASON], drain=drain)
         except Refused as refused:
             if refused.code != "unknown_run":
                 raise

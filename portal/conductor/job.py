@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wsnode.core.protocol import Live, Second
+from wsnode.core.result import Aborted
 from wsnode.core.scenario import Plan, Scenario
 from wsnode.core.summary import HostRun
 
@@ -143,6 +144,8 @@ class Outcome:
     reason: str | None
     hosts: Sequence[HostOutcome]
     start_at_ns: int | None
+    aborted: Aborted | None = None
+    """The rule of the scenario by which the load was ended."""
 
 
 class Control:

@@ -106,6 +106,7 @@ def judged(first: Result, found: Opened, window: Window) -> Result:
         subject=first.subject,
         started=None if begun is None else datetime.fromtimestamp(begun / 1e9, UTC),
         host_rows=first.hosts,
+        aborted=first.aborted,
         url=first.url,
     )
     levels = [level for level in ("invalid", "suspect") if any(r.startswith(f"{level}: ") for r in around)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -101,11 +101,11 @@ def _content(base: str | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _read(name: str, value: object) -> object:
-    """A field's value out of text, where the text is not the value itself: empty for none, a list for thresholds."""
+    """A field's value out of text, where the text is not the value itself: empty for none, a list of expressions."""
     if not isinstance(value, str):
         return value
     annotation = Scenario.model_fields[name].annotation
-    if name == "thresholds":
+    if get_origin(annotation) is tuple:
         return _lines(value)
     if type(None) in get_args(annotation) and value.strip().lower() in ("", "none", "null"):
         return None
@@ -113,7 +113,7 @@ def _read(name: str, value: object) -> object:
 
 
 def _lines(value: str) -> list[str]:
-    """Thresholds as a JSON list, or one a line or between commas."""
+    """Expressions as a JSON list, or one a line or between commas."""
     if value.lstrip().startswith("["):
         try:
             listed = json.loads(value)
@@ -150,7 +150,7 @@ def _form_field(name: str) -> FormField:
               if getattr(m, attribute, None) is not None}  # fmt: skip
     extra = info.json_schema_extra
     kind: Literal["integer", "number", "text", "choice", "flag", "lines"]
-    if name == "thresholds":
+    if get_origin(info.annotation) is tuple:
         kind = "lines"
     elif all(isinstance(option, str) for option in kinds):
         kind = "choice"

@@ -20,7 +20,7 @@ from wsnode.core.scenario import NoWindow, Scenario, allowed_range
 MAIN = ("clients", "interval_ms", "ramp_up_s", "duration_s", "rate_per_s")
 """The seed's five parameters."""
 GROUPS = (
-    ("Judged by", ("thresholds", "primary_metric")),
+    ("Judged by", ("thresholds", "abort_on", "primary_metric")),
     ("Messages", ("size_bytes", "message_type", "match", "phase", "seed", "max_in_flight", "while_down")),
     ("Time", ("warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s")),
     ("Before", ("before", "settle_s")),

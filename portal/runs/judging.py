@@ -87,6 +87,7 @@ def judge_outcome(facts: Facts, outcome: Outcome) -> Judgement:
         host_rows=[_host_row(host) for host in outcome.hosts],
         evidence=[_evidence(row) for row in watched.rows],
         surroundings=_surroundings(outcome, summary, watched, facts.server_changed),
+        aborted=outcome.aborted,
         notes=[*facts.notes, *_notes(outcome, watched)],
         url=facts.url,
     )

@@ -25,6 +25,8 @@ def in_short(result: Result) -> str:
     elif result.verdict == "passed":
         n = sum(judged.passed is True for judged in result.thresholds)
         begin = f"It passed: {_HOLD.get(n, f'all {n} thresholds hold')}."
+    elif result.aborted is not None:
+        begin = f"It was ended at second {result.aborted.second} by its own rule, and failed: {result.aborted.expr}."
     elif failed:
         begin = "It failed: " + "; ".join(_missed(judged.expr, judged.value) for judged in failed) + "."
     else:

@@ -87,3 +87,50 @@ def _assert_whole(scenario: Scenario, outcome: Outcome, plans: list[Plan], count
     for host in outcome.hosts[1:]:
         assert host.clock_begin is not None
         assert host.start_skew_s == pytest.approx(0, abs=0.25)
+
+
+def test_a_rule_over_both_generators_ends_the_load_and_the_run_is_finished() -> None:
+    """Each has 100 messages a second, both 200: the rule is about both."""
+    rules = ("connect_error_ratio > 20%", "received_per_s > 150/s for 3s after 2s")
+    scenario = Scenario(
+        clients=40, interval_ms=200, ramp_up_s=1, duration_s=60, rate_per_s=100, reply_timeout_s=0.5, drain_s=1,
+        abort_on=rules,
+    )  # fmt: skip
+
+    async def work(url: str, generators: list[AgentProcess]) -> None:
+        places = [
+            JobHost(agent.name, "load_generator", "local", agent.socket, plan)
+            for agent, plan in zip(generators, Plan.divide(scenario, url, 2), strict=True)
+        ]
+        events: list[Event] = []
+        outcome = await conduct(Job("r-rule", 1, scenario, places), events.append, Control())
+        assert (outcome.state, outcome.reason) == ("finished", None)
+        assert outcome.aborted is not None
+        assert (outcome.aborted.expr, outcome.aborted.second, outcome.aborted.value) == (rules[1], 5, 200)
+        said = "abort_on received_per_s > 150/s for 3s after 2s: it was so at second 5"
+        assert [event.level for event in events if isinstance(event, Said) and event.text == said] == ["warning"]
+        assert [event.stage for event in events if isinstance(event, Staged)][-1] == "collecting"
+        counted = [event.second.second for event in events if isinstance(event, Counted)]
+        assert counted == list(range(1, len(counted) + 1))
+        assert 5 <= len(counted) <= 10
+        runs = [host.run for host in outcome.hosts if host.run is not None]
+        assert [(host.result.state, host.result.reason) for host in runs] == [("stopped", said)] * 2
+        summary = summarise(scenario, runs)
+        assert summary is not None
+        total = summary.total.counters
+        assert broken_identities(total) == []
+        # Drained: nothing was cut off.
+        assert (total.messages_in_flight, total.messages_lost, total.connections_closed) == (0, 0, 40)
+        # A conductor that comes later finds the same second in the same lines, and a run that is finished.
+        again: list[Event] = []
+        job = Job("r-rule", 2, scenario, places, "running", outcome.start_at_ns, from_second=len(counted) + 1)
+        later = await conduct(job, again.append, Control())
+        assert (later.state, later.aborted) == ("finished", outcome.aborted)
+        assert not any(isinstance(event, Counted) for event in again)
+        assert await acknowledge(job, 5) == []
+
+    with (
+        serving("--workers", "1") as running,
+        agents("load-1", "load-2", options=("--cores", "1")) as generators,
+    ):
+        run(work(running.url(), generators))

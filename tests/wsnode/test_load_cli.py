@@ -168,3 +168,26 @@ def test_only_the_windows_edges_keep_their_histograms() -> None:
         kept.append(Second(second=number, counters=Counters(), histograms={"handshake": Histogram.of([number])}))
     assert [line.second for line in kept.lines if line.histograms] == [2, 6]
     assert [line.second for line in kept.lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_load_is_ended_by_its_own_rule_with_everything_until_then(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    words = ["--clients", "10", "--interval", "50", "--ramp-up", "0", "--duration", "60", "--rate", "1000"]
+    with peer("silent") as server:
+        done = wsnode(
+            "load", server.url, *words, "--set", "reply_timeout_s=0.3",
+            "--abort-on", "error_ratio > 50% for 3s after 1s", "--abort-on", "connect_error_ratio > 20%",
+            "--json", str(path),
+        )  # fmt: skip
+    assert done.returncode in (1, 3), done.stderr
+    result = read_result(json.loads(path.read_text()))
+    assert (result.state, result.verdict) == ("finished", "failed")
+    assert result.aborted is not None
+    assert (result.aborted.expr, result.aborted.second) == ("error_ratio > 50% for 3s after 1s", 4)
+    assert result.aborted.value == 1
+    assert result.window is not None
+    assert 4 <= result.window.to_s <= 8
+    assert result.error_ratio == 1
+    assert result.counters.messages_lost == result.counters.messages_sent
+    assert "ABORTED     error_ratio > 50% for 3s after 1s   (was 100 % in second 4)" in done.stdout
+    assert "abort_on error_ratio > 50% for 3s after 1s: it was so at second 4" in done.stderr

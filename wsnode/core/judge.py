@@ -16,6 +16,7 @@ from wsnode.core.merge import broken_identities, since
 from wsnode.core.protocol import GENERATOR_FAULTS, HostSecond, Second, UnsentReason
 from wsnode.core.result import (
     NOT_JUDGED,
+    Aborted,
     Evidence,
     Host,
     Judged,
@@ -439,12 +440,18 @@ def judge(
     host_rows: Sequence[Host] = (),
     evidence: Sequence[Evidence] = (),
     surroundings: Surroundings | None = None,
+    aborted: Aborted | None = None,
     notes: Sequence[str] = (),
     url: str | None = None,
 ) -> Result:
-    """The whole result of a run. `started` is the run's origin on the caller's clock, time zone included."""
+    """The whole result of a run. `started` is the run's origin on the caller's clock, time zone included.
+
+    A run that one of its own rules has ended is finished, and has failed: its `abort_on` is a demand like the others.
+    """
     level, reasons = validity(summary, hosts, surroundings)
     outcome, judged, threshold_notes = verdict(summary)
+    if aborted is not None:
+        outcome = "failed"
     latencies, nulls = summary.latencies()
     nulls |= summary.nulls()
     window = None
@@ -454,6 +461,8 @@ def judge(
     else:
         nulls["window"] = "no measured window" if summary.window is None else "the time of its begin is not known"
     all_notes = [*notes, *summary.scenario.notes(), *_stopped_notes(summary, hosts), *threshold_notes]
+    if aborted is not None and aborted.value is None:
+        nulls["aborted.value"] = "too many messages of that second were never answered"
     if summary.window is None:
         all_notes.insert(0, "ramp-up only: no measured window, figures are of the whole run")
     return Result(
@@ -472,6 +481,7 @@ def judge(
         connect_error_ratio=summary.connect_error_ratio,
         latency_s=latencies,
         thresholds=judged,
+        aborted=aborted,
         hosts=list(host_rows),
         evidence=list(evidence),
         nulls=nulls,

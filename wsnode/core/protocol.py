@@ -29,7 +29,7 @@ from wsnode.core.scenario import Plan
 
 T = TypeVar("T")
 
-PROTOCOL = 3
+PROTOCOL = 4
 MAX_LINE_BYTES = 1 << 20
 DEADMAN_S = 60
 """An agent whose load has had no follower for this long stops it."""
@@ -61,6 +61,8 @@ RESTART_SERVER = "restart_server"
 """The hook that every server of a lab's own offers."""
 HOOK_PATIENCE_S = 300
 """How long a hook may take, and how long its answer is waited for."""
+LONGEST_REASON = 200
+"""Characters of the reason with which a load is stopped."""
 LoadState = Literal["prepared", "running", "finished", "stopped", "interrupted"]
 
 
@@ -299,7 +301,7 @@ class Stop(_Of):
     """End the load now: no more sends, replies awaited, connections closed. Answered with `state` once ended."""
 
     type: Literal["stop"] = "stop"
-    reason: Annotated[str, Field(max_length=200)] = "stopped by the conductor"
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = "stopped by the conductor"
     drain: bool = True
     """Whether outstanding replies are awaited."""
 

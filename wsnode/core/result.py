@@ -15,7 +15,7 @@ from wsnode.core.protocol import Counters
 from wsnode.core.scenario import Scenario
 from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`Result.schema_version`; a change of shape raises it and teaches `read_result` the old one."""
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 SAMPLES_BEYOND = 10
@@ -170,6 +170,15 @@ class Judged(_Part):
     passed: bool | None
 
 
+class Aborted(_Part):
+    """The rule of the scenario that ended the load early. `value` is of that second; null where too many of its
+    messages were never answered."""
+
+    expr: str
+    second: int
+    value: float | None
+
+
 class Host(_Part):
     name: str
     role: Literal["server", "load_generator"]
@@ -203,7 +212,7 @@ class Evidence(_Part):
 class Result(_Part):
     """A run, as everybody reads it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     state: State
     verdict: Verdict
@@ -221,6 +230,7 @@ class Result(_Part):
     connect_error_ratio: float | None
     latency_s: Latencies
     thresholds: list[Judged]
+    aborted: Aborted | None = None
     hosts: list[Host]
     evidence: list[Evidence]
     nulls: dict[str, str]
@@ -239,9 +249,11 @@ def read_result(data: object) -> Result:
         pydantic.ValidationError: it is not of the schema it names.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise UnknownSchema(f"result schema_version {version!r}: this wsnode reads {SCHEMA_VERSION}")
-    return Result.model_validate(data)
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise UnknownSchema(f"result schema_version {version!r}: this wsnode reads 1 to {SCHEMA_VERSION}")
+    assert isinstance(data, dict)
+    # Version 2 has only gained fields, each of which may be missing.
+    return Result.model_validate(data | {"schema_version": SCHEMA_VERSION})
 
 
 def figures(result: Result) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from wsnode.core.abort import AbortRule
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.threshold import Threshold, check_metric
 
@@ -243,6 +244,15 @@ class Scenario(BaseModel):
             description="Demands that decide the verdict, such as 'response_time.p99 < 50ms'.",
         ),
     ] = ()
+    abort_on: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=10,
+            title="Abort on",
+            description="Conditions that end the load early and fail the run, such as 'error_ratio > 50% for 10s after "
+            "20s': true of so many seconds in a row, looked at from that second of the load on.",
+        ),
+    ] = ()
     primary_metric: Annotated[
         str | None,
         Field(
@@ -265,6 +275,11 @@ class Scenario(BaseModel):
     @classmethod
     def _thresholds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Threshold.parse(text).text for text in value)
+
+    @field_validator("abort_on")
+    @classmethod
+    def _abort_rules_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(AbortRule.parse(text).text for text in value)
 
     @field_validator("primary_metric")
     @classmethod

@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from wsnode.core.judge import judge
 from wsnode.core.metrics import for_job
 from wsnode.core.protocol import HostResult, Live, Second
-from wsnode.core.result import Host, Result, Subject
+from wsnode.core.result import Aborted, Host, Result, Subject
 from wsnode.core.scenario import NoWindow, Plan, Scenario, allowed_range, error_lines
 from wsnode.core.summary import HostRun, run_counters, summarise
+from wsnode.core.watch import AbortWatch, told
 from wsnode.environment import environment
 from wsnode.exposition import Exposition
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
@@ -41,8 +42,9 @@ examples:
   wsnode load ws://127.0.0.1:3000/echo --scenario scenarios/smoke.yaml --json result.json
   wsnode load ws://127.0.0.1:3000/echo --clients 5000 --interval 0        hold idle connections until Ctrl-C
   wsnode load ws://127.0.0.1:3000/echo --duration 60 --threshold 'response_time.p99 < 50ms'
+  wsnode load ws://127.0.0.1:3000/echo --duration 600 --abort-on 'error_ratio > 50% for 10s after 20s'
 
-exit codes: 0 passed or no thresholds, 1 thresholds failed, 2 could not run, 3 the measurement is invalid
+exit codes: 0 passed or no thresholds, 1 thresholds failed or aborted, 2 could not run, 3 the measurement is invalid
 """
 # option, other spellings (those of the Node.js demo among them), scenario field, how to read it
 FIELDS: tuple[tuple[str, tuple[str, ...], str, type], ...] = (
@@ -81,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold", action="append", default=[], metavar="EXPR", help="a demand, such as 'error_ratio < 1%%'"
+    )
+    parser.add_argument(
+        "--abort-on",
+        action="append",
+        default=[],
+        metavar="EXPR",
+        help="end the load early and fail it, such as 'error_ratio > 50%% for 10s after 20s'",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
     parser.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, kept in the result")
@@ -131,6 +140,8 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
         fields[name] = yaml.safe_load(value)
     if arguments.threshold:
         fields["thresholds"] = [*fields.get("thresholds", ()), *arguments.threshold]
+    if arguments.abort_on:
+        fields["abort_on"] = [*fields.get("abort_on", ()), *arguments.abort_on]
     fields.setdefault("duration_s", FOREVER_S)
     try:
         scenario = Scenario.model_validate(fields)
@@ -200,14 +211,16 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
     progress = Progress(scenario, enabled=not arguments.quiet, until_stopped=scenario.duration_s == FOREVER_S)
     meter = Meter()
     series = Kept(scenario.window_open_s)
-    load = Load(
-        plan,
-        workers,
-        table=table,
-        address=address,
-        on_second=lambda second: series.append(meter.add_to(second)),
-        on_live=progress.show,
-    )
+    watch = AbortWatch(scenario.abort_on)
+    stopping: list[asyncio.Task[None]] = []
+
+    def on_second(second: Second) -> None:
+        series.append(meter.add_to(second))
+        if (aborted := watch.look(second)) is not None:
+            progress.say(told(aborted))
+            stopping.append(asyncio.create_task(load.stop(drain=True, reason=told(aborted))))
+
+    load = Load(plan, workers, table=table, address=address, on_second=on_second, on_live=progress.show)
     begin = environment()
     await load.prepare()
     run_id = f"cli-{secrets.token_hex(5)}"
@@ -217,7 +230,7 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
     started = datetime.fromtimestamp((time.time_ns() + LEAD_NS) / 1e9, UTC)
     load.go(start_mono_ns)
     metering = asyncio.create_task(meter.run(start_mono_ns))
-    stopping = _stop_on_signals(load, progress)
+    _stop_on_signals(load, progress, stopping)
     try:
         end = await load.wait()
     finally:
@@ -229,7 +242,7 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
         await asyncio.gather(*stopping)
     if end.final is not None:
         end = end._replace(final=meter.add_to_final(end.final))
-    return _result(run_id, scenario, plan, series.lines, end, started, begin, subject, workers)
+    return _result(run_id, scenario, plan, series.lines, end, started, begin, subject, workers, watch.aborted)
 
 
 class Kept:
@@ -246,9 +259,8 @@ class Kept:
         self.lines.append(second)
 
 
-def _stop_on_signals(load: Load, progress: Progress) -> list[asyncio.Task[None]]:
-    """The first Ctrl-C ends the load in order, the second at once."""
-    stopping: list[asyncio.Task[None]] = []
+def _stop_on_signals(load: Load, progress: Progress, stopping: list[asyncio.Task[None]]) -> None:
+    """The first Ctrl-C ends the load in order, the second at once, as does one while it is `stopping` already."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -260,7 +272,6 @@ def _stop_on_signals(load: Load, progress: Progress) -> list[asyncio.Task[None]]
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, on_signal)
-    return stopping
 
 
 def _result(
@@ -273,6 +284,7 @@ def _result(
     begin: dict[str, Any],
     subject: Subject | None,
     workers: int,
+    aborted: Aborted | None,
 ) -> Result:
     host = os.uname().nodename
     outcome = HostResult(
@@ -305,8 +317,11 @@ def _result(
         counters=run_counters(summary.total, summary.peak),
         environment=begin,
     )
-    notes = [f"stopped early: {end.stopped}"] if end.stopped and scenario.duration_s != FOREVER_S else []
-    return judge(run_id, summary, hosts, subject=subject, started=started, host_rows=[row], notes=notes)
+    early = end.stopped and scenario.duration_s != FOREVER_S and aborted is None
+    notes = [f"stopped early: {end.stopped}"] if early else []
+    return judge(
+        run_id, summary, hosts, subject=subject, started=started, host_rows=[row], notes=notes, aborted=aborted
+    )
 
 
 class Progress:

@@ -89,6 +89,9 @@ def render(result: Result) -> str:
         why.append(f"– without a word: {TOO_FEW}")
     if "response_time" in " ".join(result.nulls):
         lines += [f"  {line}" for line in why if line.startswith(("p", "–"))]
+    if result.aborted is not None:
+        was = _value(result.aborted.expr, result.aborted.value)
+        lines += ["", f"ABORTED     {result.aborted.expr}   (was {was} in second {result.aborted.second})"]
     if result.thresholds:
         lines.append("")
         for threshold in result.thresholds:

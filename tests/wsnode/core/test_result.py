@@ -28,7 +28,8 @@ from wsnode.core.result import (
 )
 from wsnode.core.summary import HostRun, run_counters, summarise
 
-GOLDEN = Path(__file__).parents[2] / "contract" / "result_v1.json"
+CONTRACT = Path(__file__).parents[2] / "contract"
+GOLDEN = CONTRACT / f"result_v{SCHEMA_VERSION}.json"
 STARTED = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 
 
@@ -145,6 +146,17 @@ def test_writing_gives_the_golden_result() -> None:
     )
 
 
+def test_a_result_of_version_1_reads_with_what_it_had() -> None:
+    old = json.loads((CONTRACT / "result_v1.json").read_text(encoding="utf-8"))
+    result = read_result(old)
+    assert result.schema_version == SCHEMA_VERSION
+    assert result.aborted is None
+    now = result.model_dump(mode="json")
+    assert {key: now[key] for key in old if key not in ("schema_version", "scenario", "hosts")} == {
+        key: value for key, value in old.items() if key not in ("schema_version", "scenario", "hosts")
+    }
+
+
 def test_the_golden_result_has_the_figures_that_were_worked_out() -> None:
     result = read_result(json.loads(GOLDEN.read_text(encoding="utf-8")))
     assert result.window == Window(
@@ -185,7 +197,7 @@ def test_a_result_round_trips_through_json() -> None:
 
 def test_every_key_of_the_design_is_there() -> None:
     data = complete().model_dump(mode="json")
-    assert data["schema_version"] == SCHEMA_VERSION == 1
+    assert data["schema_version"] == SCHEMA_VERSION == 2
     assert data.keys() >= {
         *("schema_version", "run_id", "state", "verdict", "validity", "reasons", "notes", "subject", "scenario"),
         *("window", "counters", "broadcast", "rates", "latency_s", "thresholds", "hosts", "evidence", "nulls", "url"),
@@ -222,11 +234,11 @@ def test_every_definition_names_a_figure_of_the_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "version", [0, 2, 99, None, "1", "x", True, 1.0], ids=lambda version: f"{type(version).__name__} {version}"
+    "version", [0, 3, 99, None, "1", "x", True, 1.0], ids=lambda version: f"{type(version).__name__} {version}"
 )
 def test_an_unknown_schema_is_refused(version: Any) -> None:
     data = json.loads(GOLDEN.read_text(encoding="utf-8")) | {"schema_version": version}
-    with pytest.raises(UnknownSchema, match="this wsnode reads 1"):
+    with pytest.raises(UnknownSchema, match="this wsnode reads 1 to 2"):
         read_result(data)
 
 

@@ -65,10 +65,12 @@ def refusals() -> Iterator[tuple[str, Any, str]]:
         elif kind == {str, type(None)}:
             yield from ((field, bad, "string") for bad in (5, []))
         else:
-            assert field == "thresholds"
-            yield field, ["p99 < 50"], "known: response_time.p99"
+            assert get_origin(info.annotation) is tuple
+            [most] = [m.max_length for m in info.metadata if hasattr(m, "max_length")]
             yield field, "response_time.p99 < 50ms", "a valid tuple"
-            yield field, ["error_ratio < 1%"] * 51, "at most 50 items"
+            yield field, ["error_ratio < 1%"] * (most + 1), f"at most {most} items"
+    yield "thresholds", ["p99 < 50"], "known: response_time.p99"
+    yield "abort_on", ["p99 < 50"], "known: response_time.p99"
     for name in ("", "Upper", "two words", "-x", "a/b", "x" * 64, "smoke\n"):
         yield "name", name, "allowed: Lower-case letters, digits"
     yield "description", "x" * 501, "at most 500 characters"
@@ -82,7 +84,7 @@ def test_a_bad_value_is_refused_with_field_value_and_what_is_allowed(field: str,
     assert line.startswith(f"{field}: ")
     assert allowed
     assert allowed in line
-    if field == "thresholds" and value == ["p99 < 50"]:
+    if field in ("thresholds", "abort_on") and value == ["p99 < 50"]:
         assert "'p99 < 50'" in line
     else:
         assert repr(value)[:100] in line
