@@ -176,7 +176,15 @@ def _open_descriptors(pid: int) -> int:
         return 0
 
 
+def _cores(pid: int) -> int:
+    try:
+        return len(os.sched_getaffinity(pid)) if pid else 0
+    except OSError:
+        return 0
+
+
 _MEASURES: dict[str, Callable[[int], int]] = {
     "memory_usage": _resident_bytes,
     "open_descriptors": _open_descriptors,
+    "worker_cores": _cores,
 }

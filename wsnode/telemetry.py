@@ -19,6 +19,7 @@ is folded into a base before its slot is used again.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import mmap
 import os
@@ -27,6 +28,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
@@ -210,6 +212,16 @@ class SharedTable:
         """Connections of all workers as last flushed."""
         first = _HEADER_WORDS + _SLOT_HEADER_WORDS + self.layout.cells["connections"].start
         return sum(self.words[first :: self._width])
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Meanwhile no other process is in here: for what depends on all slots. Of a process that dies in it the kernel
+        takes the lock back."""
+        fcntl.lockf(self.fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
     # --- for the service ---
 

@@ -187,6 +187,8 @@ class WorkerPool:
     config: Message | Callable[[int], Message]
     """Given to every worker, or made from its number."""
     table: SharedTable | None = None
+    descriptors: Callable[[int], tuple[int, ...]] = lambda _: ()
+    """By number, further descriptors that a worker inherits under the same numbers."""
     restart: bool = False
     """Replace workers that end unasked: a server does, a load must not."""
     on_message: Callable[[Worker, dict[str, Any]], None] | None = None
@@ -296,7 +298,11 @@ class WorkerPool:
                 self.module,
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *([] if table_fd is None else [table_fd])),
+                pass_fds=(
+                    theirs.fileno(),
+                    *([] if table_fd is None else [table_fd]),
+                    *self.descriptors(number),
+                ),
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which drains
             )
         control = await Control.open(ours)

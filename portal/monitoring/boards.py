@@ -94,7 +94,11 @@ BOARDS: tuple[Board, ...] = (
                 _evidence("Server bytes received", "received"),
                 _evidence("Server bytes sent", "sent"),
             )),
-            Panel(23, "Processing time", "s", _quantiles(SERVER, "websocket_message_processing_seconds"), width=24),
+            Panel(23, "Processing time", "s", _quantiles(SERVER, "websocket_message_processing_seconds")),
+            Panel(24, "Rooms between workers", "1/s", (
+                _rate(SERVER, "websocket_room_messages_forwarded_total", "sent to another worker"),
+                _rate(SERVER, "websocket_room_messages_dropped_total", "dropped: {{reason}}", "reason"),
+            ), note="What is dropped misses all subscribers of a worker, and is a figure of the server."),
         )),
         Section(30, "Processes", (
             Panel(31, "CPU", "cores", (
@@ -117,6 +121,9 @@ BOARDS: tuple[Board, ...] = (
                 _workers(SERVER, "node_open_descriptors"),
                 _line(SERVER, "node_descriptor_limit", "smallest", "smallest limit"),
             )),
+            Panel(36, "Cores that a worker may run on", "cores", (
+                _workers(SERVER, "node_worker_cores"),
+            ), note="1 where workers are pinned."),
         )),
     )),
     Board(SYSTEM_BOARD, "System", "What the hosts do: CPU, memory, event loops, descriptors, network, drops.", None, (

@@ -238,7 +238,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     """The files of three hosts, by host and path, as the role renders them: a server, a load generator, one of both."""
     folder = tmp_path_factory.mktemp("written")
     given: dict[str, dict[str, Any]] = {
-        "server": {"wsnode_server_workers": 2, "wsnode_server_drain_timeout_s": 12.5, "wsnode_open_files": 2**30},
+        "server": {
+            "wsnode_server_workers": 2,
+            "wsnode_server_drain_timeout_s": 12.5,
+            "wsnode_open_files": 2**30,
+            "wsnode_server_coalesce_ms": "2.5",
+            "wsnode_server_pin": "true",
+        },
         "load-1": {"wsnode_agent_max_clients": 1000, "wsnode_agent_max_rate_per_s": "0.5", "wsnode_open_files": 20_000},
         "both": {
             "wsnode_agent_allow_targets": ["server", "198.51.100.0/24"],
@@ -299,7 +305,7 @@ def test_the_programs_read_what_was_given(written: dict[str, dict[str, str]], tm
         return str(file)
 
     assert ServeOptions.read({}, Path(read("server", "serve"))) == ServeOptions(
-        host="0.0.0.0", metrics_host="127.0.0.1", workers=2, drain_timeout_s=12.5
+        host="0.0.0.0", metrics_host="127.0.0.1", workers=2, drain_timeout_s=12.5, coalesce_ms=2.5, pin=True
     )
     token = hashlib.sha256(b"wslab consent example example").hexdigest()[:32]
     assert Config.read(read("server", "agent")) == Config(allow_targets=(), allow_ports=(), consent_token=token)

@@ -163,9 +163,9 @@ def frame(opcode: int, payload: bytes, *, masked: bool = True) -> bytes:
 
 def read_close(sock: socket.socket) -> int:
     """The code of the close frame that comes next."""
-    head = _exactly(sock, 2)
+    head = exactly(sock, 2)
     assert head[0] == 0x88, f"a frame with first byte {head[0]:#x}, not a close frame"
-    return struct.unpack("!H", _exactly(sock, head[1])[:2])[0]
+    return struct.unpack("!H", exactly(sock, head[1])[:2])[0]
 
 
 def reset(sock: socket.socket) -> None:
@@ -181,7 +181,7 @@ def _more(sock: socket.socket) -> bytes:
     return data
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
+def exactly(sock: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         chunk = sock.recv(size - len(data))

@@ -126,6 +126,8 @@ def test_health_says_every_option_as_it_is_in_force(server, engine):
         "ping_timeout_s": "20",
         "drain_timeout_s": "10",
         "compression": "False",
+        "coalesce_ms": "0",
+        "pin": "False",
     }
     assert said("http://127.0.0.1:9/healthz") is None
 

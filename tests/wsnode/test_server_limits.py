@@ -15,6 +15,11 @@ from wsnode.server.admission import Admission, Limits
 from wsnode.server.engines import make_engine
 from wsnode.telemetry import Layout, SharedTable
 
+REQUEST = (
+    b"GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
 
 @pytest.fixture(scope="module")
 def server(engine):
@@ -89,6 +94,44 @@ def test_the_connection_limit_holds_over_two_workers(engine):
         assert "the server's 9 connections" in body
         for held in (sock, *(held for held, *_ in socks)):
             held.close()
+
+
+def test_the_limit_over_workers_is_exact_however_many_come_at_once(engine):
+    """In each round 60 handshakes race for 17 places; whoever is refused finds them taken indeed."""
+
+    async def race(server: Server) -> tuple[int, int]:
+        async def come() -> tuple[asyncio.StreamWriter, bool]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            ready.append(None)
+            await asyncio.sleep(0.3)
+            writer.write(REQUEST)
+            return writer, b" 101 " in await reader.readline()
+
+        ready: list[None] = []
+        came = await asyncio.gather(*(come() for _ in range(60)))
+        counted = await asyncio.to_thread(server.get, "/healthz")
+        assert counted[0] == 200
+        for writer, _ in came:
+            writer.transport.abort()
+        return sum(let_in for _, let_in in came), len(ready)
+
+    with serving("--engine", engine, "--workers", "4", "--max-connections", "17") as four:
+        for _ in range(5):
+            assert asyncio.run(race(four)) == (17, 60)
+            four.total_becomes("websocket_active_connections", 0)
+        four.value_becomes("websocket_connections_opened_total", 5 * 17)
+        four.value_becomes("websocket_connection_errors_total", 5 * 43, kind="capacity")
+
+
+def test_a_place_that_a_bad_handshake_was_given_is_given_back(engine):
+    with serving("--engine", engine, "--workers", "2", "--max-connections", "1") as two:
+        for _ in range(5):
+            with raw(two.port) as sock:
+                sock.sendall(REQUEST.replace(b"Version: 13", b"Version: 12"))
+                assert read_answer(sock)[0] == 400
+        sock, status, _, _ = upgrade(two.port)
+        sock.close()
+        assert status == 101
 
 
 def test_descriptors_bound_a_worker_and_connections_beyond_do_not_harm_it(engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_a_port_with_connections_of_the_last_run_in_time_wait_can_be_held_again(
     hold_port("127.0.0.1", port).close()
 
 
+def test_pinned_workers_are_each_on_one_core_in_turn_and_say_so():
+    allowed = sorted(os.sched_getaffinity(0))
+    with serving("--workers", "3", "--pin") as server:
+        assert [server.metrics().value("node_worker_cores", worker=n) for n in "012"] == [1, 1, 1]
+        on = [core for worker in server.workers() for core in worker.cpu_affinity()]
+        assert sorted(on) == sorted(allowed[number % len(allowed)] for number in range(3))
+        assert "\npin True\n" in server.get("/healthz")[1]
+    with serving("--workers", "1") as server:
+        assert server.metrics().value("node_worker_cores", worker="0") == len(allowed)
+        assert "\npin False\n" in server.get("/healthz")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -99,6 +112,11 @@ def test_a_port_with_connections_of_the_last_run_in_time_wait_can_be_held_again(
         (["--max-connections", "many"], "--max-connections many: wanted a whole number from 1 to 10000000"),
         (["--drain-timeout", "-1"], "--drain-timeout -1: wanted a number from 0 to 3600"),
         (["--engine", "fast"], "--engine fast: wanted lean or websockets"),
+        (["--coalesce-ms", "1001"], "--coalesce-ms 1001: wanted a number from 0 to 1000"),
+        (
+            ["--coalesce-ms", "2", "--engine", "websockets"],
+            "--coalesce-ms 2: the engine websockets writes each message by itself: use --engine lean, or leave it at 0",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_range_and_exits_with_2(words, complaint, capsys):

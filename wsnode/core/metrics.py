@@ -38,6 +38,12 @@ SERVER_ERROR_KINDS = (
 CLOSE_CODES = ("1000", "1001", "1002", "1003", "1005", "1006", "1007", "1009", "1011", "1013", "other")
 """Values of `code` on websocket_connections_closed_total: whoever closed first, 1006 where no close frame was seen."""
 
+ROOM_DROP_REASONS = (
+    "backlog",  # too many bytes wait for that worker already
+    "unlinked",  # it serves, and its link to the publisher's worker is not there
+)
+"""Values of `reason` on websocket_room_messages_dropped_total."""
+
 CLIENT_ERROR_KINDS = (
     "connect_refused",
     "connect_timeout",
@@ -141,6 +147,18 @@ CATALOGUE: tuple[Metric, ...] = (
         "websocket_messages_broadcasted_total", "messages_broadcasted", "counter", "messages",
         "Messages published to a room since the service started, each once, however many subscribers it has.",
         _SERVER, seed=True,
+    ),
+    Metric(
+        "websocket_room_messages_forwarded_total", "room_messages_forwarded", "counter", "messages",
+        "Messages published at one worker and sent to another with subscribers of their room since the service started,"
+        " one for each such worker.",
+        _SERVER,
+    ),
+    Metric(
+        "websocket_room_messages_dropped_total", "room_messages_dropped", "counter", "messages",
+        "Messages published at one worker and not sent to another with subscribers of their room since the service"
+        " started, one for each such worker, by reason.",
+        _SERVER, label="reason", values=ROOM_DROP_REASONS,
     ),
     Metric(
         "websocket_message_processing_seconds", "message_processing", "histogram", "seconds",
@@ -302,6 +320,11 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "node_open_descriptors", "open_descriptors", "gauge", "descriptors",
         "Open file descriptors of the worker process, read from /proc at the scrape.",
+        _BOTH, per_worker=True, source="process",
+    ),
+    Metric(
+        "node_worker_cores", "worker_cores", "gauge", "cores",
+        "CPU cores that the worker process may run on, read from the kernel at the scrape: 1 where it is pinned.",
         _BOTH, per_worker=True, source="process",
     ),
     Metric(

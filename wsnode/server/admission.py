@@ -18,7 +18,7 @@ class Limits:
 
     workers: int
     connections_total: int | None
-    """Over all workers. Exact for one worker; simultaneous handshakes may overshoot by one for each further worker."""
+    """Over all workers, exactly."""
     connections_per_worker: int
     """What its descriptors allow."""
     message_bytes: int
@@ -27,6 +27,8 @@ class Limits:
     ping_interval_s: float | None
     ping_timeout_s: float | None
     compression: bool
+    coalesce_s: float = 0.0
+    """How long a room's messages may wait to be written together."""
 
 
 class Admission:
@@ -49,7 +51,10 @@ class Admission:
         self._writer = writer
 
     def admit(self, method: str, target: str) -> Echo | Room | Refusal:
-        """Decide on a request. Plain HTTP answers are refusals too; those that are no error have `kind` None."""
+        """Decide on a request. Plain HTTP answers are refusals too; those that are no error have `kind` None.
+
+        Whoever is let in has a place: `opened` or `withdrawn` must follow.
+        """
         asked = parse_path(target)
         if isinstance(asked, Refusal):
             return asked
@@ -59,40 +64,44 @@ class Admission:
             return Refusal(503, "draining\n", None) if self.draining else Refusal(200, self.well, None)
         if self.draining:
             return Refusal(503, "The server is shutting down.\n", "draining")
-        if isinstance(asked, Room) and self.limits.workers > 1:
-            return Refusal(
-                501,
-                f"Rooms are served by one worker only, and this server runs {self.limits.workers}:"
-                " start it with --workers 1.\n",
-            )
         return self._full() or asked
 
     def opened(self) -> None:
-        """A handshake was answered with 101."""
-        counters = self.counters
-        counters.connections += 1
-        counters.connections_opened += 1
-        if self.limits.connections_total is not None:
-            self._writer.flush_connections()
+        """Who was let in is answered with 101."""
+        self.counters.connections_opened += 1
+
+    def withdrawn(self) -> None:
+        """Who was let in is not answered with 101 after all."""
+        self._changed(-1)
 
     def closed(self, code: int) -> None:
         """An open connection is gone. `code`: that of the first close frame, 1006 where there was none."""
-        counters = self.counters
-        counters.connections -= 1
-        counters.connections_closed[label if (label := str(code)) in CLOSE_CODES else "other"] += 1
-        if self.limits.connections_total is not None:
-            self._writer.flush_connections()
+        self._changed(-1)
+        self.counters.connections_closed[label if (label := str(code)) in CLOSE_CODES else "other"] += 1
 
     def failed(self, kind: str) -> None:
         """A connection was refused, failed or broke. `kind` is one of `SERVER_ERROR_KINDS`."""
         self.counters.errors[kind] += 1
 
     def _full(self) -> Refusal | None:
-        limits = self.limits
+        """Take a place; a refusal where there is none."""
+        limits, total = self.limits, self.limits.connections_total
         if self.counters.connections >= limits.connections_per_worker:
-            limit, whose = limits.connections_per_worker, "this worker's"
-        elif limits.connections_total is not None and self._table.connections() >= limits.connections_total:
-            limit, whose = limits.connections_total, "the server's"
-        else:
+            return _no_place(limits.connections_per_worker, "this worker's")
+        if total is None:
+            self.counters.connections += 1
             return None
-        return Refusal(503, f"All of {whose} {limit} connections are taken.\n", "capacity", RETRY_AFTER_S)
+        with self._table.exclusive():
+            if self._table.connections() >= total:
+                return _no_place(total, "the server's")
+            self._changed(1)
+        return None
+
+    def _changed(self, by: int) -> None:
+        self.counters.connections += by
+        if self.limits.connections_total is not None:
+            self._writer.flush_connections()
+
+
+def _no_place(limit: int, whose: str) -> Refusal:
+    return Refusal(503, f"All of {whose} {limit} connections are taken.\n", "capacity", RETRY_AFTER_S)

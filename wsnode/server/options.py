@@ -7,10 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from wsnode.telemetry import MAX_SLOTS
+
+_NOT_LEAN = "--coalesce-ms {ms}: the engine {engine} writes each message by itself: use --engine lean, or leave it at 0"
 
 
 class OptionError(ValueError):
@@ -33,8 +36,7 @@ class ServeOptions(BaseModel):
         None,
         ge=1,
         le=MAX_SLOTS,
-        description="processes; not given: one a core, more where --max-connections needs more descriptors."
-        " /broadcast needs exactly one",
+        description="processes; not given: one a core, more where --max-connections needs more descriptors",
     )
     max_connections: int | None = Field(
         None,
@@ -54,6 +56,20 @@ class ServeOptions(BaseModel):
         10, ge=0, le=3600, description="seconds from SIGTERM, and 1001 to all, to cutting who has not left"
     )
     compression: bool = Field(False, description="permessage-deflate for clients that offer it")
+    coalesce_ms: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="milliseconds for which a room's messages may wait to be written to each subscriber in one piece: a"
+        " delivery comes up to that, and the timer's 1 ms, later; 0: none waits; needs the lean engine",
+    )
+    pin: bool = Field(False, description="keep each worker on one core of those allowed, in turn")
+
+    @model_validator(mode="after")
+    def _lean_coalesces(self) -> Self:
+        if self.coalesce_ms and self.engine != "lean":
+            raise PydanticCustomError("engine", _NOT_LEAN, {"ms": f"{self.coalesce_ms:g}", "engine": self.engine})
+        return self
 
     @classmethod
     def read(cls, given: dict[str, Any], config: Path | None) -> Self:
@@ -97,7 +113,9 @@ def _option(name: str) -> str:
 def _metavar(name: str, field: FieldInfo) -> str:
     if choices := _choices(field):
         return "|".join(choices)
-    return {"s": "SECONDS", "bytes": "BYTES", "host": "HOST", "port": "PORT"}.get(name.rpartition("_")[2], "N")
+    return {"s": "SECONDS", "ms": "MS", "bytes": "BYTES", "host": "HOST", "port": "PORT"}.get(
+        name.rpartition("_")[2], "N"
+    )
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
@@ -106,6 +124,8 @@ def _choices(field: FieldInfo) -> tuple[str, ...]:
 
 def _explain(item: Any, given: dict[str, Any], config: Path | None) -> str:
     """One validation error in words: where, which value, what was wanted."""
+    if not item["loc"]:
+        return str(item["msg"])
     name = str(item["loc"][0])
     field = ServeOptions.model_fields.get(name)
     if field is None:

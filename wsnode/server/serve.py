@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import os
 import secrets
 import signal
 import sys
@@ -20,6 +21,7 @@ from wsnode.exposition import Exposition
 from wsnode.readiness import READY, STOPPING, notify
 from wsnode.server.admission import Limits
 from wsnode.server.listener import hold_port
+from wsnode.server.mesh import Meeting
 from wsnode.server.options import OptionError, ServeOptions, add_options
 from wsnode.telemetry import Layout, SharedTable
 from wsnode.workers import (
@@ -97,17 +99,22 @@ class Service:
         metrics = _bound(
             "--metrics-port", host, options.metrics_port, lambda: self._exposition.start(host, options.metrics_port)
         )
+        says, allowed_cores = self._says(allowed), sorted(os.sched_getaffinity(0))
+        self._meeting = Meeting(self._workers) if self._workers > 1 else None
         self._pool = WorkerPool(
             module="wsnode.server.worker",
             count=self._workers,
-            config={
+            config=lambda number: {
                 "host": options.host,
                 "port": port,
                 "engine": options.engine,
                 "limits": asdict(limits),
-                "says": self._says(allowed),
+                "says": says,
+                "core": allowed_cores[number % len(allowed_cores)] if options.pin else None,
+                "mesh": self._meeting.config(number) if self._meeting else None,
             },
             table=table,
+            descriptors=lambda number: self._meeting.descriptors(number) if self._meeting else (),
             restart=True,
             on_message=self._drained,
             on_end=self._ended,
@@ -141,6 +148,8 @@ class Service:
         again.cancel()
         if not drained.result():
             _say("killed workers that did not end in time")
+        if self._meeting is not None:
+            self._meeting.close()
         _say(f"drained, {self._aborted} connections cut off at the deadline")
         return 0
 
@@ -149,12 +158,14 @@ class Service:
         return Limits(
             workers=self._workers,
             connections_total=options.max_connections,
-            connections_per_worker=connections_per_worker(self._descriptor_limit),
+            # A link to each other worker takes a descriptor too
+            connections_per_worker=max(1, connections_per_worker(self._descriptor_limit) - (self._workers - 1)),
             message_bytes=options.max_message_bytes,
             backlog_bytes=options.max_backlog_bytes,
             ping_interval_s=options.ping_interval_s or None,
             ping_timeout_s=options.ping_timeout_s or None,
             compression=options.compression,
+            coalesce_s=options.coalesce_ms / 1000,
         )
 
     def _says(self, allowed: int) -> dict[str, object]:
@@ -182,6 +193,8 @@ class Service:
 
     def _ended(self, worker: Worker, how: str) -> None:
         self._exposition.add("worker_restarts")
+        if self._meeting is not None:
+            self._meeting.ended(worker.number)
         _say(
             f"worker {worker.number} (pid {worker.pid}) ended unasked ({how}), its connections are lost;"
             " starting it again"

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from wsnode.server.admission import Admission
+from wsnode.server.mesh import Mesh
 
 ENGINES = {"lean": "wsnode.server.engines.lean", "websockets": "wsnode.server.engines.websockets"}
 """Module of each engine; its `engine` makes one."""
@@ -17,6 +18,9 @@ BACKLOG = 65535
 
 class Engine(Protocol):
     """One worker's WebSocket server."""
+
+    def arrived(self, name: bytes, first: int, payload: bytes) -> None:
+        """A message for a room has come from another worker."""
 
     async def start(self, listener: socket.socket) -> None:
         """Accept on a bound socket."""
@@ -29,9 +33,9 @@ class Engine(Protocol):
 
 
 class _Module(Protocol):
-    def engine(self, admission: Admission) -> Engine: ...
+    def engine(self, admission: Admission, mesh: Mesh | None) -> Engine: ...
 
 
-def make_engine(name: str, admission: Admission) -> Engine:
-    """An engine by its name. Raises KeyError where there is none of that name."""
-    return cast(_Module, import_module(ENGINES[name])).engine(admission)
+def make_engine(name: str, admission: Admission, mesh: Mesh | None = None) -> Engine:
+    """An engine by its name; `mesh` links it to other workers. Raises KeyError where there is none of that name."""
+    return cast(_Module, import_module(ENGINES[name])).engine(admission, mesh)

@@ -8,6 +8,7 @@ import os
 import socket
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Collection, Sequence
 from email.utils import formatdate
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, ClassVar
@@ -20,7 +21,7 @@ from websockets.server import ServerProtocol
 
 from wsnode import __version__
 from wsnode.lean import BINARY, HEADS, TEXT, LeanServer, apply_mask, frame_head
-from wsnode.server import handshake
+from wsnode.server import handshake, paths
 from wsnode.server.admission import Admission
 from wsnode.server.engines import BACKLOG
 from wsnode.server.engines.ending import (
@@ -31,8 +32,9 @@ from wsnode.server.engines.ending import (
     WRITE_LIMIT,
     closing_error,
 )
-from wsnode.server.paths import Echo, Refusal, Room
-from wsnode.server.rooms import Rooms
+from wsnode.server.mesh import Mesh
+from wsnode.server.paths import Echo, Refusal
+from wsnode.server.rooms import Message, Room, Rooms
 
 if TYPE_CHECKING:
     from wsnode.telemetry import Counters
@@ -48,9 +50,9 @@ DRAIN_CHUNK = 256
 DRAIN_POLL_S = 0.02
 
 
-def engine(admission: Admission) -> LeanEngine:
+def engine(admission: Admission, mesh: Mesh | None) -> LeanEngine:
     """A lean server behind that door."""
-    return LeanEngine(admission)
+    return LeanEngine(admission, mesh)
 
 
 class _Connection(LeanServer):
@@ -160,45 +162,45 @@ class _Echo(_Connection):
 class _Subscriber(_Connection):
     """Every message goes to all of its room."""
 
-    __slots__ = ("_name", "_room")
+    __slots__ = ("_room",)
 
     def join(self, name: str) -> None:
         """Subscribe."""
-        self._name = name
-        self._room: set[_Subscriber] = self.engine.rooms.join(name, self)
+        self._room: Room[_Subscriber] = self.engine.rooms.join(name, self)
         self.transport.set_write_buffer_limits(high=self.engine.admission.limits.backlog_bytes)
 
     def received(self, messages: list[tuple[int, bytes]]) -> None:
-        counters = self.counters
+        engine = self.engine
+        if engine.admission.draining:
+            return  # as if it had come after the 1001 that is on its way
         for first, payload in messages:
-            began = perf_counter_ns()
-            size = len(payload)
-            frame = frame_head(first, size) + payload
-            deliveries = 0
-            for subscriber in list(self._room):
-                special = subscriber._special
-                if special is None or (special.protocol.state is OPEN and not special.protocol.extensions):
-                    subscriber.transport.write(frame)
-                elif special.protocol.state is OPEN:
-                    special.send(first, payload)
-                    subscriber.flush(special.protocol)
-                else:
-                    continue
-                deliveries += 1
-            counters.messages_received += 1
-            counters.bytes_received += size
-            counters.messages_broadcasted += 1
-            counters.messages_sent += deliveries
-            counters.bytes_sent += deliveries * size
-            counters.message_processing.observe(perf_counter_ns() - began)
+            engine.rooms.publish(self._room, first, payload)
 
     def pause_writing(self) -> None:
         """More than the backlog that is allowed has piled up."""
         self.close(CloseCode.TRY_AGAIN_LATER, "subscriber too slow")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.engine.rooms.leave(self._name, self)
+        self.engine.rooms.leave(self._room, self)
         super().connection_lost(exc)
+
+
+def _send(subscribers: Collection[_Subscriber], messages: Sequence[Message]) -> int:
+    """See `Rooms`: one write for each subscriber."""
+    joined = b"".join([part for first, payload in messages for part in (frame_head(first, len(payload)), payload)])
+    deliveries = 0
+    for subscriber in list(subscribers):
+        special = subscriber._special
+        if special is None or (special.protocol.state is OPEN and not special.protocol.extensions):
+            subscriber.transport.write(joined)
+        elif special.protocol.state is OPEN:
+            for first, payload in messages:
+                special.send(first, payload)
+            subscriber.flush(special.protocol)
+        else:
+            continue
+        deliveries += 1
+    return deliveries
 
 
 class _Door(asyncio.Protocol):
@@ -244,8 +246,7 @@ class _Door(asyncio.Protocol):
         if isinstance(admitted, Refusal):
             self._library(data[: usual.end], data[usual.end :], admitted)
             return
-        self._transport.write(handshake.answer(usual.key, self._engine.date, self._engine.server))
-        self._open(admitted, data[usual.end :])
+        self._open(admitted, handshake.answer(usual.key, self._engine.date, self._engine.server), data[usual.end :])
 
     def _library(self, data: bytes, rest: bytes = b"", decided: Refusal | None = None) -> None:
         """An unusual request: as the library reads it."""
@@ -255,23 +256,23 @@ class _Door(asyncio.Protocol):
             extensions = enable_server_permessage_deflate(None) if limits.compression else None
             protocol = self._protocol = ServerProtocol(extensions=extensions, max_size=limits.message_bytes)
         protocol.receive_data(data)
-        admitted: Echo | Room | None = None
+        admitted: Echo | paths.Room | None = None
         for event in protocol.events_received():
             if isinstance(event, Request):
                 admitted = self._answer(protocol, event, decided)
+        if admitted is not None:
+            self._open(admitted, b"".join(protocol.data_to_send()), rest, protocol)
         for out in protocol.data_to_send():
             if out:
                 self._transport.write(out)
             elif self._transport.can_write_eof():
                 self._transport.write_eof()
-        if admitted is not None:
-            self._open(admitted, rest, protocol)
-        elif protocol.handshake_exc is not None and not self.refused:
+        if admitted is None and protocol.handshake_exc is not None and not self.refused:
             self._failed = True
         if protocol.state is not OPEN:
             self._engine.leaving.setdefault(self, self._engine.now() + CLOSE_TIMEOUT_S)
 
-    def _answer(self, protocol: ServerProtocol, request: Request, decided: Refusal | None) -> Echo | Room | None:
+    def _answer(self, protocol: ServerProtocol, request: Request, decided: Refusal | None) -> Echo | paths.Room | None:
         admitted = decided or self._engine.admission.admit(request.method, request.path)
         response: Response
         if isinstance(admitted, Refusal):
@@ -282,24 +283,28 @@ class _Door(asyncio.Protocol):
         else:
             response = protocol.accept(request)
             if response.status_code != 101:
+                self._engine.admission.withdrawn()
                 self._refuse("handshake")
         response.headers["Server"] = SERVER
         protocol.send_response(response)
         return admitted if not isinstance(admitted, Refusal) and response.status_code == 101 else None
 
-    def _open(self, admitted: Echo | Room, rest: bytes, protocol: ServerProtocol | None = None) -> None:
+    def _open(
+        self, admitted: Echo | paths.Room, answer: bytes, rest: bytes, protocol: ServerProtocol | None = None
+    ) -> None:
         engine, transport = self._engine, self._transport
         connection: _Connection
-        connection = engine.subscriber() if isinstance(admitted, Room) else engine.echo()
+        connection = engine.subscriber() if isinstance(admitted, paths.Room) else engine.echo()
         connection.begin(transport, protocol if protocol is not None and protocol.extensions else None)
         engine.doors.pop(self, None)
         engine.opened(connection)
         transport.set_protocol(connection)
-        if isinstance(admitted, Room):
+        if isinstance(admitted, paths.Room):
             assert isinstance(connection, _Subscriber)
             connection.join(admitted.name)
         else:
             transport.set_write_buffer_limits(high=WRITE_LIMIT)
+        transport.write(answer)
         if rest:
             connection.data_received(rest)
 
@@ -330,11 +335,11 @@ class _Door(asyncio.Protocol):
 class LeanEngine:
     """See `wsnode.server.engines.Engine`."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, mesh: Mesh | None) -> None:
         self.admission = admission
         self.transports = 0
         """TCP connections, also those without a handshake yet."""
-        self.rooms: Rooms[_Subscriber] = Rooms()
+        self.rooms = Rooms(_send, admission.counters, mesh, admission.limits.coalesce_s)
         self.doors: dict[_Door, None] = {}
         """Those without a handshake yet, oldest first."""
         self.leaving: dict[_Door, float] = {}
@@ -377,6 +382,7 @@ class LeanEngine:
 
     async def drain(self, timeout_s: float) -> int:
         deadline = self.now() + timeout_s
+        self.rooms.flush()
         everybody = [connection for part in self._parts for connection in part]
         for count, connection in enumerate(everybody):
             connection.close(CloseCode.GOING_AWAY, "server is shutting down")
@@ -394,6 +400,9 @@ class LeanEngine:
         self._server.close()
         await asyncio.sleep(0)
         return len(late)
+
+    def arrived(self, name: bytes, first: int, payload: bytes) -> None:
+        self.rooms.arrived(name, first, payload)
 
     # --- from connections ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Any
@@ -16,12 +17,14 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, State
 
 from wsnode import __version__
-from wsnode.lean import Ending
+from wsnode.lean import BINARY, TEXT, Ending
+from wsnode.server import paths
 from wsnode.server.admission import Admission
 from wsnode.server.engines import BACKLOG, Engine
 from wsnode.server.engines.ending import CLOSE_TIMEOUT_S, OPEN_TIMEOUT_S, SPARE_TRANSPORTS, WRITE_LIMIT, closing_error
-from wsnode.server.paths import Echo, Refusal, Room
-from wsnode.server.rooms import Rooms
+from wsnode.server.mesh import Mesh
+from wsnode.server.paths import Echo, Refusal
+from wsnode.server.rooms import Message, Room, Rooms
 
 RECEIVE_QUEUE = 16
 """Frames read ahead of the handler before reading pauses."""
@@ -29,16 +32,17 @@ DRAIN_CHUNK = 256
 """Close frames sent before the event loop has its turn, so that /healthz answers meanwhile."""
 
 
-def engine(admission: Admission) -> Engine:
+def engine(admission: Admission, mesh: Mesh | None) -> Engine:
     """A `websockets` server behind that door."""
-    return WebsocketsEngine(admission)
+    return WebsocketsEngine(admission, mesh)
 
 
 class _Connection(ServerConnection):
     """Tells the door how each connection ended. `engine` is set on a subclass for each server."""
 
     engine: WebsocketsEngine
-    route: Echo | Room
+    route: Echo | paths.Room
+    room: Room[_Connection] | None = None
     opened = False
     refused = False
     reaper: asyncio.TimerHandle | None = None
@@ -69,6 +73,8 @@ class _Connection(ServerConnection):
         if self.reaper is not None:
             self.reaper.cancel()
         admission = self.engine.admission
+        if self.room is not None:
+            self.engine.rooms.leave(self.room, self)
         if self.opened:
             ending = Ending.of(self.protocol)
             admission.closed(ending.code)
@@ -93,11 +99,11 @@ class _Connection(ServerConnection):
 class WebsocketsEngine:
     """See `Engine`."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, mesh: Mesh | None) -> None:
         self.admission = admission
         self.transports = 0
         """TCP connections, also those without a handshake yet."""
-        self._rooms: Rooms[ServerConnection] = Rooms()
+        self.rooms: Rooms[_Connection] = Rooms(self._send, admission.counters, mesh)
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket) -> None:
@@ -153,14 +159,19 @@ class WebsocketsEngine:
             return
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             connection.refuse("handshake")
-        elif connection.state is State.CONNECTING:  # else it was lost in the meantime
+            self.admission.withdrawn()
+        elif connection.state is State.CONNECTING:
             connection.opened = True
             self.admission.opened()
+            if isinstance(connection.route, paths.Room):
+                connection.room = self.rooms.join(connection.route.name, connection)
+        else:  # it was lost in the meantime
+            self.admission.withdrawn()
 
     async def _handle(self, connection: _Connection) -> None:
         try:
-            if isinstance(connection.route, Room):
-                await self._broadcast(connection, connection.route.name)
+            if connection.room is not None:
+                await self._broadcast(connection, connection.room)
             else:
                 await self._echo(connection)
         except ConnectionClosed:
@@ -185,36 +196,32 @@ class WebsocketsEngine:
             counts[find(bounds, took)] += 1
             processing.total += took
 
-    async def _broadcast(self, connection: _Connection, name: str) -> None:
-        counters = self.admission.counters
-        room = self._rooms.join(name, connection)
-        try:
-            while True:
-                message = await connection.recv()
-                began = perf_counter_ns()
-                size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
-                counters.messages_received += 1
-                counters.bytes_received += size
-                deliveries = self._publish(room, message)
-                counters.messages_broadcasted += 1
-                counters.messages_sent += deliveries
-                counters.bytes_sent += deliveries * size
-                counters.message_processing.observe(perf_counter_ns() - began)
-        finally:
-            self._rooms.leave(name, connection)
+    async def _broadcast(self, connection: _Connection, room: Room[_Connection]) -> None:
+        while True:
+            message = await connection.recv()
+            if self.admission.draining:
+                continue  # as if it had come after the 1001 that is on its way
+            if isinstance(message, bytes):
+                self.rooms.publish(room, BINARY, message)
+            else:
+                self.rooms.publish(room, TEXT, message.encode())
 
-    def _publish(self, room: set[ServerConnection], message: str | bytes) -> int:
-        """Write a message to all of the room but those too slow, who are closed. Returns the number of deliveries."""
+    def _send(self, subscribers: Collection[_Connection], messages: Sequence[Message]) -> int:
+        """See `Rooms`. Who is too slow is closed."""
         limit = self.admission.limits.backlog_bytes
-        receivers: list[ServerConnection] = []
-        slow: list[ServerConnection] = []
-        for subscriber in room:
+        receivers: list[_Connection] = []
+        slow: list[_Connection] = []
+        for subscriber in subscribers:
             if subscriber.protocol.state is OPEN:
                 (slow if subscriber.transport.get_write_buffer_size() > limit else receivers).append(subscriber)
-        broadcast(receivers, message)
+        for first, payload in messages:
+            broadcast(receivers, payload.decode() if first == TEXT else payload)
         for subscriber in slow:
             self._close(subscriber, CloseCode.TRY_AGAIN_LATER, "subscriber too slow")
         return len(receivers)
+
+    def arrived(self, name: bytes, first: int, payload: bytes) -> None:
+        self.rooms.arrived(name, first, payload)
 
     def _close(self, connection: ServerConnection, code: CloseCode, reason: str) -> None:
         task: asyncio.Task[Any] = asyncio.create_task(connection.close(code, reason))
