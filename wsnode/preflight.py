@@ -62,6 +62,8 @@ class Need(NamedTuple):
     messages_per_s: float = 0
     connects_per_s: float = 0
     url: str | None = None
+    sources: tuple[str, ...] = ()
+    """Addresses to connect from; none: the one that the kernel chooses."""
 
     @classmethod
     def of(cls, plan: Plan) -> Need:
@@ -84,7 +86,7 @@ def findings(need: Need | None = None) -> list[Finding]:
     """
     return [
         *_descriptors(need),
-        *_source_ports(need),
+        *source_ports(need),
         *_processors(need),
         *_memory(need),
         *_conntrack(need),
@@ -131,10 +133,16 @@ def _descriptors(need: Need | None) -> Iterator[Finding]:
         )
 
 
-def _source_ports(need: Need | None) -> Iterator[Finding]:
+def source_ports(need: Need | None) -> Iterator[Finding]:
+    """Whether the addresses to connect from are this host's, and have ports enough."""
+    for source in need.sources if need else ():
+        if why := _not_ours(source):
+            yield Finding("source addresses", "unfit", f"{source}: {why}", "addresses of this host", "correct the list")
     ports = environment.source_ports()
     if ports is None:
         return
+    addresses = max(1, len(need.sources)) if need else 1
+    ports *= addresses
     clients = need.clients if need else 0
     waiting = environment.sockstat().get("tw", 0)
     level = _level(clients, ports)
@@ -143,10 +151,23 @@ def _source_ports(need: Need | None) -> Iterator[Finding]:
     yield Finding(
         "source ports",
         level,
-        f"{ports:,} for one address, {waiting:,} connections in TIME_WAIT",
+        f"{ports:,} for {'one address' if addresses == 1 else f'{addresses} addresses'}, "
+        f"{waiting:,} connections in TIME_WAIT",
         f"one for each of {clients:,} clients" if need else "one for each client",
-        "widen net.ipv4.ip_local_port_range (1024 65535), use more load generators, or fewer clients",
+        "widen net.ipv4.ip_local_port_range (1024 65535), give this host more addresses (`--source`, "
+        "`source_addresses` of agent.toml), use more load generators, or fewer clients",
     )
+
+
+def _not_ours(source: str) -> str | None:
+    """Why this host cannot connect from an address; None: it can."""
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((source, 0))
+    except OSError as error:
+        return str(error.strerror)
+    return None
 
 
 def _processors(need: Need | None) -> Iterator[Finding]:

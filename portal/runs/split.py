@@ -180,7 +180,9 @@ def _limits(scenario: Scenario, facts: HostFacts, reading: Mapping[str, Any]) ->
     found = []
     ports = source_ports(facts)
     if ports is not None:
-        found.append(Limit(ports, f"{count(ports)} source ports to one address ({PORT_RANGE})"))
+        addresses = int(reading.get("agent.source_addresses") or 1)
+        each = "one address" if addresses == 1 else f"one address from each of {count(addresses)}"
+        found.append(Limit(addresses * ports, f"{count(ports)} source ports to {each} ({PORT_RANGE})"))
     if facts.open_files is not None:
         holds = int(MOST_PROCESSES * FILL * max(0, facts.open_files - SPARE_DESCRIPTORS))
         found.append(
@@ -194,10 +196,10 @@ def _limits(scenario: Scenario, facts: HostFacts, reading: Mapping[str, Any]) ->
         "max_rate_per_s": 1 / scenario.planned_ramp_s if scenario.planned_ramp_s else 0.0,
         "max_messages_per_s": scenario.offered_per_s / scenario.clients,
     }
-    for cap, each in caps.items():
+    for cap, of_each in caps.items():
         most = reading.get(f"agent.{cap}")
-        if most is not None and each:
-            found.append(Limit(int(most / each + 1e-9), f"its agent allows {most:,.6g} ({cap})", of_agent=True))
+        if most is not None and of_each:
+            found.append(Limit(int(most / of_each + 1e-9), f"its agent allows {most:,.6g} ({cap})", of_agent=True))
     longest = reading.get("agent.max_duration_s")
     if longest is not None and scenario.duration_s > longest:
         found.append(Limit(0, f"its agent allows {longest:,.6g} s of duration (max_duration_s)", of_agent=True))

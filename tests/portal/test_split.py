@@ -54,6 +54,12 @@ def test_what_is_left_over_goes_by_name_and_not_by_place() -> None:
     ("more", "reading", "most", "words"),
     [
         ({"tuned": {RANGE: "32768 33067"}}, {}, 300, "300 source ports to one address"),
+        (
+            {"tuned": {RANGE: "32768 32867"}},
+            {"agent.source_addresses": 3},
+            300,
+            "100 source ports to one address from each of 3",
+        ),
         ({"tuned": {RANGE: "32768 33067", "net.ipv4.ip_local_reserved_ports": "33000"}}, {}, 299, "299 source ports"),
         ({"open_files": 65}, {}, 230, "65 open files in each of at most 256 processes"),
         ({"memory_bytes": (64 << 20) * 8 + (48 << 10) * 7}, {}, 7, "of memory"),

@@ -9,10 +9,13 @@ import weakref
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.wsnode.peers import peer
 from wsnode.core.metrics import for_job
-from wsnode.load.client import DOWN, OPEN, Address, Client, Setting, message_head
+from wsnode.core.pacing import Share
+from wsnode.load.address import Address
+from wsnode.load.client import DOWN, OPEN, Client, Setting, message_head
 from wsnode.load.recorder import NS, Recorder
 from wsnode.telemetry import Layout
 
@@ -20,7 +23,7 @@ from wsnode.telemetry import Layout
 def _setting(url: str, recorder: Recorder, **fields: Any) -> Setting:
     port = int(url.rpartition(":")[2].partition("/")[0])
     values: dict[str, Any] = {
-        "address": Address.at(url, socket.AF_INET, ("127.0.0.1", port)),
+        "address": Address.at(url, socket.AF_INET, ("127.0.0.1", port), (), Share(1, 0, 1)),
         "recorder": recorder,
         "match": "prefix",
         "size": 64,
@@ -28,9 +31,9 @@ def _setting(url: str, recorder: Recorder, **fields: Any) -> Setting:
         "max_in_flight": None,
         "queue_while_down": False,
         "reply_timeout_ns": 5 * NS,
-        "connect_timeout_s": 5.0,
+        "connect_timeout_ns": 5 * NS,
         "reconnect": None,
-        "connecting": set(),
+        "connecting": {},
         "opened": set(),
     }
     return Setting(**{**values, **fields})
@@ -62,14 +65,13 @@ def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: 
                 super().connection_lost(exc)
 
         client = Watched(0, _setting(url, recorder))
-        connecting = asyncio.create_task(client.connect())
+        client.connect()
         if mode != "reject":
             await _until(lambda: client.state == OPEN)
             second = recorder.second(1)
             recorder.turn(second, 0)
             client.turn(second, 1)
         await _until(lambda: client.state == DOWN and not client._connected)
-        await connecting
         assert recorder.errors == {error: 1}
         return protocols[0]
 
@@ -77,6 +79,6 @@ def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: 
     gc.disable()
     try:
         with peer(mode, 1) as server:
-            assert asyncio.run(ended(server.url))() is None
+            assert uvloop.run(ended(server.url))() is None
     finally:
         gc.enable()

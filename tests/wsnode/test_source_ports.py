@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +20,10 @@ from tests.wsnode.agents import Talk, agents, plan, run
 from tests.wsnode.serving import eventually, scrape, serving
 from wsnode import environment
 from wsnode.core.metrics import AGENT, for_job
-from wsnode.load.ports import SourcePorts
+from wsnode.core.pacing import Share
+from wsnode.core.result import Result
+from wsnode.load.address import Address
+from wsnode.load.ports import SourcePorts, sources_for
 from wsnode.telemetry import Layout, SharedTable
 
 RATIO = "ws_simulator_source_ports_ratio"
@@ -123,3 +132,86 @@ def test_an_agent_shows_the_ports_of_its_load_while_it_runs() -> None:
     options = ("--metrics-port", str(port), "--cores", "1")
     with serving("--workers", "1") as running, agents("load-1", options=options) as [agent]:
         run(work(agent.socket, running.url()))
+
+
+@pytest.mark.parametrize(
+    ("target", "clients", "given", "sources"),
+    [
+        ("127.0.0.1", 792, (), ()),
+        ("127.0.0.1", 793, (), ("127.0.0.1", "127.0.0.2")),
+        ("127.9.9.9", 1585, (), ("127.0.0.1", "127.0.0.2", "127.0.0.3")),
+        ("127.0.0.1", 10, ("127.0.0.9",), ("127.0.0.9",)),
+        ("198.18.0.2", 5000, (), ()),
+        ("198.18.0.2", 5, ("198.18.0.7", "2001:db8::7", "198.18.0.8"), ("198.18.0.7", "198.18.0.8")),
+        ("2001:db8::1%eth0", 5, ("198.18.0.7", "2001:db8::7"), ("2001:db8::7",)),
+        ("::1", 5000, (), ()),
+    ],
+)
+def test_addresses_to_connect_from_are_those_given_or_on_loopback_as_many_as_needed(
+    kernel: dict[str, str], target: str, clients: int, given: tuple[str, ...], sources: tuple[str, ...]
+) -> None:
+    assert sources_for(target, clients, given) == sources
+
+
+@pytest.mark.parametrize("clients", [1, 2, 7, 100, 1001])
+def test_each_address_has_as_many_clients_of_a_share_as_any_other(clients: int) -> None:
+    addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as server:
+        for share in Share(clients, 0, clients).deal([1, 2, 3]):
+            address = Address.at("ws://127.0.0.1/", socket.AF_INET, server.getsockname(), addresses, share)
+            dealt: Counter[str] = Counter(dict.fromkeys(addresses, 0))
+            for client in share.clients():
+                with address.dial(client) as sock:
+                    dealt[sock.getsockname()[0]] += 1
+            assert max(dealt.values()) - min(dealt.values()) <= 1
+            assert dealt.total() == share.size
+
+
+def test_ipv6_has_source_addresses_too() -> None:
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        address = Address.at("ws://[::1]/", socket.AF_INET6, server.getsockname(), ("::1",), Share(1, 0, 1))
+        with address.dial(0) as sock:
+            assert sock.getsockname()[0] == "::1"
+
+
+def test_three_addresses_of_100_ports_hold_250_connections_and_350_are_refused_beforehand(tmp_path: Path) -> None:
+    """In a network namespace whose port range is so small."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("takes root, unshare and ip")
+    script = """
+        set -eu
+        ip link set lo up
+        echo "40000 40099" > /proc/sys/net/ipv4/ip_local_port_range
+        "$0" -m wsnode serve --port 3000 --metrics-port 9091 --workers 1 &
+        trap 'kill $!' EXIT
+        "$0" -c 'import socket, time
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", 3000)) == 0: break
+            time.sleep(0.05)'
+        load="-m wsnode load ws://127.0.0.1:3000/echo --interval 500 --ramp-up 1 --rate 1000 --duration 4 --quiet"
+        from="--source 127.0.0.1 --source 127.0.0.2 --source 127.0.0.3"
+        "$0" $load $from --clients 350 || echo "refused with $?"
+        "$0" $load --clients 250 $from --json given.json
+        "$0" $load --clients 250 --json own.json
+    """
+    ended = subprocess.run(
+        ["unshare", "-n", "sh", "-c", "\n".join(line[8:] for line in script.splitlines()), sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "Operation not permitted" in ended.stderr:
+        pytest.skip(f"no network namespace here: {ended.stderr.strip()}")
+    said = ended.stdout + ended.stderr
+    assert "refused with 2" in said
+    assert "source ports: 300 for 3 addresses" in said
+    assert "350 clients" in said
+    for name in ("given", "own"):
+        counters = Result.model_validate_json((tmp_path / f"{name}.json").read_text()).counters
+        assert (counters.connections_opened, counters.connections_failed) == (250, 0), said
+        assert counters.errors == {}

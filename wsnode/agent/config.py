@@ -47,6 +47,14 @@ def _ports(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(str(ipaddress.ip_address(address)) for address in value)
+    if len(set(found)) < len(found):
+        raise ValueError("an address stands there twice")
+    return found
+
+
+Addresses = Annotated[tuple[str, ...], AfterValidator(_addresses)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_cidr)]
 Ports = Annotated[tuple[str, ...], BeforeValidator(_words_of_ports), AfterValidator(_ports)]
 
@@ -75,6 +83,10 @@ class Config(BaseModel):
     """Servers beyond these, each with its own networks and ports."""
     consent_token: Annotated[str, Field(pattern=CONSENT)] | None = None
     """What those of `targets` whose consent is asked for have to show."""
+    source_addresses: Addresses = ()
+    """This host's addresses that clients are dealt to connect from, where one has too few ports; those of the target's
+    family are used. Empty: the kernel chooses one, and for a target on 127.0.0.0/8 as many of that are taken as needed.
+    """
     max_clients: Annotated[int, Field(ge=1)] | None = None
     max_duration_s: Annotated[int, Field(ge=1)] | None = None
     max_rate_per_s: Annotated[float, Field(gt=0)] | None = None

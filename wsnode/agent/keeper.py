@@ -30,6 +30,7 @@ from wsnode.core.protocol import (
 from wsnode.core.scenario import Plan
 from wsnode.environment import boot_id, environment
 from wsnode.load.load import Load, LoadError, workers_for
+from wsnode.load.ports import sources_for
 from wsnode.telemetry import SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
@@ -68,14 +69,14 @@ class Keeper:
         deadman_s: float,
         hooks: Hooks,
         table: SharedTable | None = None,
-        on_active: Callable[[str, str], None] = lambda run_id, address: None,
+        on_active: Callable[[str, str, int], None] = lambda run_id, address, sources: None,
         on_idle: Callable[[], None] = lambda: None,
         on_adopted: Callable[[str, int], None] = lambda run_id, epoch: None,
     ) -> None:
         """Who is told what.
 
-        `on_active`: a run's workers are ready, and the address that they will connect to. `on_idle`: no run has any.
-        `on_adopted`: run and epoch of a newer conductor.
+        `on_active`: a run's workers are ready, the address that they will connect to, and from how many. `on_idle`: no
+        run has any. `on_adopted`: run and epoch of a newer conductor.
         """
         self._store = store
         self._config = config
@@ -102,6 +103,7 @@ class Keeper:
                 "agent_name": self._name,
                 "agent_started_at": self._started_at,
                 **{f"agent.{name}": value for name, value in caps.items() if value is not None},
+                **({"agent.source_addresses": len(addresses)} if (addresses := self._config.source_addresses) else {}),
                 **{f"server.{name}": value for name, value in self._hooks.server().items()},
             }
         )
@@ -303,7 +305,7 @@ class Keeper:
     async def _prepare(self, held: Held) -> None:
         """Check the plan and start its workers. On any failure the load is forgotten and Refused raised."""
         try:
-            address = await self._admit(held.plan)
+            address, sources = await self._admit(held.plan)
             begin = await asyncio.to_thread(self.environment)
             self._still_wanted(held)
             workers = workers_for(held.plan, self._config.cores or cores(), raise_descriptor_limit())
@@ -312,6 +314,7 @@ class Keeper:
                 workers,
                 table=self._table,
                 address=address,
+                sources=sources,
                 on_second=held.on_second,
                 on_live=held.on_live,
             )
@@ -339,7 +342,7 @@ class Keeper:
                 raise Refused("failed", f"the agent failed: {error!r}") from error
             raise
         log.info("run %s is prepared with %d workers", held.run_id, count)
-        self._on_active(held.run_id, str(address[1][0]))
+        self._on_active(held.run_id, str(address[1][0]), len(sources))
         held.spawn(self._release_unstarted(held))
 
     @staticmethod
@@ -347,21 +350,24 @@ class Keeper:
         if held.killed is not None:
             raise Refused("failed", f"run {held.run_id} was released while it was being prepared: {held.killed}")
 
-    async def _admit(self, plan: Plan) -> aim.Address:
-        """The address to aim at, where this host may and can carry the plan out. Raises Refused."""
+    async def _admit(self, plan: Plan) -> tuple[aim.Address, tuple[str, ...]]:
+        """The address to aim at and those to come from, where this host may and can carry the plan out. Raises
+        Refused."""
         if broken := list(self._config.over_caps(plan)):
             raise Refused("not_allowed", "; ".join(broken))
         address = await aim.admitted(self._config, plan)
-        need = preflight.Need.of(plan)._replace(url=None)
+        sources = sources_for(str(address[1][0]), plan.count, self._config.source_addresses)
+        need = preflight.Need.of(plan)._replace(url=None, sources=sources)
         unfit = [f for f in await asyncio.to_thread(preflight.findings, need) if f.level == "unfit"]
         if unfit:
             raise Refused("unfit", "; ".join(f"{finding.check}: {finding.message}" for finding in unfit))
-        return address
+        return address, sources
 
     async def _findings(self, plan: Plan | None, aimed: aim.Aim | None) -> list[preflight.Finding]:
         need = preflight.Need.of(plan) if plan else None
         if need is not None and aimed is not None:
-            need = need._replace(url=None)
+            sources = sources_for(aimed.addresses[0], need.clients, self._config.source_addresses)
+            need = need._replace(url=None, sources=sources)
         found = await asyncio.to_thread(preflight.findings, need)
         if aimed is not None:
             found.append(aim.told(aimed))

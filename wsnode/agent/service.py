@@ -204,9 +204,9 @@ class Service:
             self._channels.discard(channel)
             self._serving.discard(task)
 
-    def _show_run(self, run_id: str, address: str) -> None:
+    def _show_run(self, run_id: str, address: str, sources: int) -> None:
         self._exposition.info("run_info", {"run_id": run_id})
-        self._exposition.watch("source_ports", SourcePorts(self._table, address).ratio)
+        self._exposition.watch("source_ports", SourcePorts(self._table, address, sources).ratio)
 
     def _show_none(self) -> None:
         self._exposition.info("run_info", None)

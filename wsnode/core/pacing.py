@@ -65,6 +65,10 @@ class Share(NamedTuple):
         back = pow(deal_step(self.of), -1, self.of)
         return sorted(place * back % self.of for place in range(self.begin, self.end))
 
+    def place(self, client: int) -> int:
+        """The place that a client was dealt."""
+        return client * deal_step(self.of) % self.of
+
 
 @cache
 def spread_step(clients: int) -> int:

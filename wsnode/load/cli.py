@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import os
 import secrets
 import signal
@@ -28,9 +29,10 @@ from wsnode.core.watch import AbortWatch, told
 from wsnode.environment import environment
 from wsnode.exposition import Exposition
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
-from wsnode.load.ports import SourcePorts
+from wsnode.load.ports import SourcePorts, sources_for
 from wsnode.load.report import FOREVER_S, duration, exit_code, rate, render
 from wsnode.meter import Meter
+from wsnode.preflight import Need, source_ports
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
 from wsnode.workers import cores, raise_descriptor_limit
 
@@ -92,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end the load early and fail it, such as 'error_ratio > 50%% for 10s after 20s'",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="an address of this host to connect from; several are dealt in turn, where one has too few ports",
+    )
     parser.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, kept in the result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine-readable result ('-': to stdout)")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1:PORT")
@@ -185,6 +194,22 @@ def run(arguments: argparse.Namespace) -> int:
     return exit_code(result, arguments.strict)
 
 
+def _sources(given: list[str], target: str, clients: int) -> tuple[str, ...]:
+    """Raises UsageError where they are not this host's, not of the target's family, or have too few ports."""
+    for source in given:
+        try:
+            family = ipaddress.ip_address(source).version
+        except ValueError as error:
+            raise UsageError(f"--source {source}: expected an address of this host, such as 10.0.0.7") from error
+        if family != ipaddress.ip_address(target.partition("%")[0]).version:
+            raise UsageError(f"--source {source}: the target is {target}, expected addresses of its family")
+    sources = sources_for(target, clients, given)
+    for finding in source_ports(Need(clients, sources=sources)):
+        if finding.level == "unfit":
+            raise UsageError(f"{finding.check}: {finding.message}")
+    return sources
+
+
 def _subject(text: str | None) -> Subject | None:
     if text is None:
         return None
@@ -196,6 +221,8 @@ def _subject(text: str | None) -> Subject | None:
 
 async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None) -> Result:
     address = await resolve(arguments.url)
+    target = str(address[1][0])
+    sources = _sources(arguments.source, target, scenario.clients)
     limit = raise_descriptor_limit()
     plan = Plan.whole(scenario, arguments.url)
     workers = arguments.workers or workers_for(plan, cores(), limit)
@@ -220,12 +247,14 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
             progress.say(told(aborted))
             stopping.append(asyncio.create_task(load.stop(drain=True, reason=told(aborted))))
 
-    load = Load(plan, workers, table=table, address=address, on_second=on_second, on_live=progress.show)
+    load = Load(
+        plan, workers, table=table, address=address, sources=sources, on_second=on_second, on_live=progress.show
+    )
     begin = environment()
     await load.prepare()
     run_id = f"cli-{secrets.token_hex(5)}"
     exposition.info("run_info", {"run_id": run_id})
-    exposition.watch("source_ports", SourcePorts(table, str(address[1][0])).ratio)
+    exposition.watch("source_ports", SourcePorts(table, target, len(sources)).ratio)
     start_mono_ns = time.monotonic_ns() + LEAD_NS
     started = datetime.fromtimestamp((time.time_ns() + LEAD_NS) / 1e9, UTC)
     load.go(start_mono_ns)

@@ -7,21 +7,20 @@ the schedule must never wait for a connection, and since the moment when a messa
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections import deque
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from websockets.uri import WebSocketURI, parse_uri
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsnode.lean import BINARY, TEXT, LeanClient, apply_mask, frame_head
+from wsnode.load.address import Address
 from wsnode.load.error import break_error, connect_error
-from wsnode.load.opening import Opening, Request
+from wsnode.load.opening import Opening
 from wsnode.load.recorder import DueSecond, Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import socket
+    import ssl
+    from collections.abc import Callable
 
 IDLE, CONNECTING, OPEN, BROKEN, CLOSING, DOWN = range(6)
 """BROKEN: the server closes, or has broken the protocol; the TCP connection has not ended yet."""
@@ -29,23 +28,6 @@ CLOSE_PATIENCE_S = 2.0
 """How long the server has to close the TCP connection after a close frame."""
 LONGEST_REPLY = 16 << 20
 """Bytes of a message from the server; a longer one breaks the connection."""
-
-
-class Address(NamedTuple):
-    """Where a worker's clients connect to, resolved once."""
-
-    uri: WebSocketURI
-    family: int
-    sockaddr: tuple[Any, ...]
-    tls: ssl.SSLContext | None
-    request: Request
-
-    @classmethod
-    def at(cls, url: str, family: int, sockaddr: Sequence[Any]) -> Address:
-        """A URL at an address that its host has. Raises ValueError where it is no WebSocket URL."""
-        uri = parse_uri(url)
-        tls = ssl.create_default_context() if uri.secure else None
-        return cls(uri, family, tuple(sockaddr), tls, Request.to(uri))
 
 
 class Setting(NamedTuple):
@@ -60,10 +42,11 @@ class Setting(NamedTuple):
     max_in_flight: int | None
     queue_while_down: bool
     reply_timeout_ns: int
-    connect_timeout_s: float
+    connect_timeout_ns: int
     reconnect: Callable[[Client], None] | None
     """Called when a connection broke or a connect failed; None: the client stays down."""
-    connecting: set[Client]
+    connecting: dict[Client, asyncio.Task[None] | None]
+    """Those whose handshake has not ended, the oldest first, and what attaches their sockets to the loop."""
     opened: set[Client]
 
 
@@ -71,6 +54,16 @@ def message_head(binary: bool, size: int) -> bytes:
     """What stands before the mask of a message from a client."""
     head = frame_head(BINARY if binary else TEXT, size)
     return head[:1] + bytes((head[1] | 0x80,)) + head[2:]
+
+
+class _Below(asyncio.Protocol):
+    """Of a connection that is to carry TLS."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._client.own_socket()
 
 
 class Client(LeanClient):
@@ -88,6 +81,7 @@ class Client(LeanClient):
         "_prefix",
         "_sequence",
         "_setting",
+        "_socket",
         "_timer",
         "_waiting",
         "number",
@@ -109,6 +103,8 @@ class Client(LeanClient):
         self._blocked: tuple[DueSecond | None, int, bytes | int] | None = None
         """The message that the kernel has taken in part, or not at all. Its second is None once it was given up: its
         bytes are still in the way."""
+        self._socket: socket.socket | None = None
+        """Until a transport has its descriptor."""
         self._connected = False
         """Whether there is a transport."""
         self._below: asyncio.Transport | None = None
@@ -132,38 +128,39 @@ class Client(LeanClient):
 
     # --- connecting ---
 
-    async def connect(self) -> None:
-        """Try once to open a connection. Ends when TCP (and TLS) stand or have failed; the handshake goes on."""
+    def connect(self) -> None:
+        """Begin an attempt to open a connection, which is over when this client has left `Setting.connecting`."""
         setting = self._setting
-        recorder, address = setting.recorder, setting.address
+        recorder = setting.recorder
         recorder.attempted += 1
         recorder.live.connections_attempted += 1
-        setting.connecting.add(self)
         self.state = CONNECTING
         self._began_ns = monotonic_ns()
-        loop = asyncio.get_running_loop()
-        sock: socket.socket | None = None
+        setting.connecting[self] = None
         try:
-            async with asyncio.timeout(setting.connect_timeout_s):
-                sock = socket.socket(address.family, socket.SOCK_STREAM)
-                sock.setblocking(False)
-                await loop.sock_connect(sock, address.sockaddr)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if address.tls is None:
-                    await loop.create_connection(lambda: self, sock=sock)
-                else:
-                    await self._connect_tls(loop, sock, address.tls)
-        except (OSError, TimeoutError) as error:
+            self._socket = setting.address.dial(self.number)
+        except OSError as error:
+            self._connect_failed(connect_error(error))
+            return
+        setting.connecting[self] = asyncio.get_running_loop().create_task(self._attach(self._socket))
+
+    async def _attach(self, sock: socket.socket) -> None:
+        """Give a socket that is still connecting to the event loop. What is written to it waits for the peer, and a
+        refusal comes as the end of the connection: half the price of awaiting the connect first."""
+        loop, tls = asyncio.get_running_loop(), self._setting.address.tls
+        try:
+            if tls is None:
+                await loop.create_connection(lambda: self, sock=sock)
+            else:
+                await self._attach_tls(loop, sock, tls)
+        except OSError as error:
             # A connection that was made and lost again has said so itself, in connection_lost.
             if self.state == CONNECTING and not self._connected:
                 self._connect_failed(connect_error(error))
-        finally:
-            if sock is not None and not self._connected:
-                sock.close()
 
-    async def _connect_tls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: ssl.SSLContext) -> None:
+    async def _attach_tls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: ssl.SSLContext) -> None:
         """In two steps, since the transport that `create_connection` gives hides what the kernel has not taken."""
-        below, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+        below, _ = await loop.create_connection(lambda: _Below(self), sock=sock)
         try:
             below.set_write_buffer_limits(high=0)
             above = await loop.start_tls(below, self, tls, server_hostname=self._setting.address.uri.host)
@@ -174,29 +171,43 @@ class Client(LeanClient):
             self._below = below
             self.connection_made(above)
 
+    def own_socket(self) -> None:
+        """The descriptor is the transport's alone from its begin on. uvloop takes it from the socket object a moment
+        later; a connection that is refused meanwhile would have it closed twice, the second time as somebody else's."""
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TCP stands: send the opening handshake."""
+        """There is a transport: the opening handshake goes out as soon as TCP stands."""
+        self.own_socket()
         self.begin(transport)  # type: ignore[arg-type]  # uvloop's is of no such class
         self._connected = True
         # With no room in the buffer, the transport tells at once whether the kernel has taken everything.
         self.transport.set_write_buffer_limits(high=0)
-        request = self._setting.address.request
-        self._opening = Opening(request)
-        self.write(self._opening.to_send)
-        rest_s = self._setting.connect_timeout_s - (monotonic_ns() - self._began_ns) / 1e9
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, rest_s), self._handshake_timeout)
+        self._opening = opening = Opening(self._setting.address.request)
+        transport.write(opening.to_send)  # type: ignore[attr-defined]
 
-    def _handshake_timeout(self) -> None:
-        if self.state == CONNECTING:
-            self._end_connecting("connect_timeout")
+    def timed_out(self, now: int) -> bool:
+        """Whether a connect that is under way has taken too long by now; then it has failed."""
+        setting = self._setting
+        if now - self._began_ns < setting.connect_timeout_ns:
+            return False
+        attaching = setting.connecting[self]
+        self._end_connecting("connect_timeout")
+        if self._connected:
             self._abort()
+        else:
+            if attaching is not None:
+                attaching.cancel()
+            self._reconnect()
+        return True
 
     def _handshake_done(self) -> None:
-        self._cancel_timer()
         self._opening = None
         now = monotonic_ns()
         setting, recorder = self._setting, self._setting.recorder
-        setting.connecting.discard(self)
+        setting.connecting.pop(self, None)
         setting.opened.add(self)
         self.state = OPEN
         self._opened_ns = now
@@ -212,7 +223,7 @@ class Client(LeanClient):
 
     def _end_connecting(self, kind: str) -> None:
         recorder = self._setting.recorder
-        self._setting.connecting.discard(self)
+        self._setting.connecting.pop(self, None)
         self.state = DOWN
         recorder.failed += 1
         recorder.live.connections_failed += 1
@@ -442,7 +453,7 @@ class Client(LeanClient):
         self._rest = b""
         if state == CONNECTING:
             refused = opening.failed if opening is not None else None
-            self._end_connecting(refused or ("reset" if isinstance(exc, ConnectionError) else "handshake_failed"))
+            self._end_connecting(refused or (connect_error(exc) if isinstance(exc, OSError) else "handshake_failed"))
         elif state in (OPEN, BROKEN, CLOSING):
             now = monotonic_ns()
             setting.opened.discard(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from websockets.exceptions import InvalidURI
@@ -100,7 +100,7 @@ class Load:
 
     `on_second` gets the merged cumulative seconds 1, 2, 3, … in order, `on_live` one live line a second; both in the
     event loop that called `prepare`. `address` is where to connect to, for callers that have checked it: the host's
-    name is not looked up again.
+    name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`).
     """
 
     def __init__(
@@ -110,12 +110,14 @@ class Load:
         *,
         table: SharedTable | None = None,
         address: tuple[int, tuple[Any, ...]] | None = None,
+        sources: Sequence[str] = (),
         on_second: Callable[[Second], None],
         on_live: Callable[[Live], None],
     ) -> None:
         self.plan = plan
         self.workers = max(1, min(workers, plan.count))
         self._address = address
+        self._sources = tuple(sources)
         self._table = table
         self._on_second = on_second
         self._on_live = on_live
@@ -144,7 +146,11 @@ class Load:
         self._pool = WorkerPool(
             module="wsnode.load.worker",
             count=self.workers,
-            config=lambda number: {"plan": plans[number].model_dump(mode="json"), "address": address},
+            config=lambda number: {
+                "plan": plans[number].model_dump(mode="json"),
+                "address": address,
+                "sources": self._sources,
+            },
             table=self._table,
             on_message=self._on_message,
             on_end=self._on_end,

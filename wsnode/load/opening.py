@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -34,20 +34,46 @@ _DECIDING = re.compile(
 )
 
 
-class Request(NamedTuple):
-    """What all clients of a worker ask for."""
+class Request:
+    """What all clients of a worker ask for, and what they are answered."""
 
-    uri: WebSocketURI
-    before: bytes
-    after: bytes
-    """The request without its key."""
+    __slots__ = ("_after", "_before", "_usual_after", "_usual_before", "uri")
 
-    @classmethod
-    def to(cls, uri: WebSocketURI) -> Self:
+    def __init__(self, uri: WebSocketURI) -> None:
         """As the library would ask for that address."""
         library = ClientProtocol(uri)
-        before, _, after = library.connect().serialize().partition(library.key.encode())
-        return cls(uri, before, after)
+        self.uri = uri
+        self._before, _, self._after = library.connect().serialize().partition(library.key.encode())
+        self._usual_before = self._usual_after = b""
+
+    def of(self, key: bytes) -> bytes:
+        """The request."""
+        return self._before + key + self._after
+
+    def is_usual(self, head: bytes, key: bytes) -> bool:
+        """Whether an answer is right and nothing out of the ordinary. Servers say the same to everybody but for the
+        value that accepts the key: what was right once needs no second look."""
+        accept = accept_key(key.decode()).encode()
+        if head == self._usual_before + accept + self._usual_after:
+            return True
+        if not _is_right(head, accept):
+            return False
+        self._usual_before, _, self._usual_after = head.partition(accept)
+        return True
+
+
+def _is_right(head: bytes, accept: bytes) -> bool:
+    if len(head) > _MOST_BYTES or _LINES.fullmatch(head) is None:
+        return False
+    found = [(name.lower(), value) for name, value in _DECIDING.findall(head)]
+    if len(found) != 3:
+        return False
+    by_name = dict(found)
+    return (
+        by_name.get(b"upgrade", b"").lower() == b"websocket"
+        and by_name.get(b"connection", b"").lower() == b"upgrade"
+        and by_name.get(b"sec-websocket-accept") == accept
+    )
 
 
 class Opening:
@@ -65,7 +91,7 @@ class Opening:
     @property
     def to_send(self) -> bytes:
         """The request."""
-        return self._request.before + self._key + self._request.after
+        return self._request.of(self._key)
 
     def receive(self, data: bytes) -> bytes | None:
         """Bytes from the server. Returns what comes behind its answer once it is there and right; `failed` is set
@@ -79,21 +105,8 @@ class Opening:
                 return self._library(self._data, b"")
             end = ends_at + len(_END)
             head, rest = self._data[:end], self._data[end:]
-            return rest if self._usual(head) else self._library(head, rest)
+            return rest if self._request.is_usual(head, self._key) else self._library(head, rest)
         return self._library(data, b"")
-
-    def _usual(self, head: bytes) -> bool:
-        if len(head) > _MOST_BYTES or _LINES.fullmatch(head) is None:
-            return False
-        found = [(name.lower(), value) for name, value in _DECIDING.findall(head)]
-        if len(found) != 3:
-            return False
-        by_name = dict(found)
-        return (
-            by_name.get(b"upgrade", b"").lower() == b"websocket"
-            and by_name.get(b"connection", b"").lower() == b"upgrade"
-            and by_name.get(b"sec-websocket-accept") == accept_key(self._key.decode()).encode()
-        )
 
     def _library(self, data: bytes, rest: bytes) -> bytes | None:
         protocol = self._protocol

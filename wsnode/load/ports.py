@@ -1,23 +1,43 @@
-"""How much of this host's source ports a load has taken."""
+"""The source addresses of a load, and how much of their ports it has taken."""
 
 from __future__ import annotations
 
 import ipaddress
-from math import nan
+from collections.abc import Sequence
+from math import ceil, nan
 
 from wsnode import environment
 from wsnode.telemetry import SharedTable
+
+ROOM = 0.8
+"""Share of an address's ports that a load to this host itself takes before it takes another address."""
+
+
+def sources_for(target: str, clients: int, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """The addresses that a load's clients connect from; none: the kernel chooses one.
+
+    They are those `given` that are of the target's family. Without any, a load to 127.0.0.0/8 that one address has too
+    few ports for takes as many of 127.0.0.1, 127.0.0.2 … as it needs: all of them are this host's.
+    """
+    address = ipaddress.ip_address(target.partition("%")[0])
+    fitting = tuple(source for source in given if ipaddress.ip_address(source).version == address.version)
+    ports = environment.source_ports()
+    if fitting or not ports or not address.is_loopback or address.version != 4 or clients <= ROOM * ports:
+        return fitting
+    first = int(ipaddress.ip_address("127.0.0.1"))
+    return tuple(str(ipaddress.ip_address(first + n)) for n in range(ceil(clients / (ROOM * ports))))
 
 
 class SourcePorts:
     """The source ports of one load, counted from the moment of making this on: before its first connect.
 
-    A load has one target address, and the kernel chooses one source address for it: one pair of addresses. `table`
-    holds what its workers count, and nothing else may count there meanwhile. Safe to ask from any thread.
+    A load has one target address, and `sources` addresses that its clients are dealt evenly. `table` holds what its
+    workers count, and nothing else may count there meanwhile. Safe to ask from any thread.
     """
 
-    def __init__(self, table: SharedTable, target: str) -> None:
+    def __init__(self, table: SharedTable, target: str, sources: int = 1) -> None:
         self._table = table
+        self._sources = max(1, sources)
         self._target = ipaddress.ip_address(target.partition("%")[0])
         self._before = self._taken()
 
@@ -32,7 +52,7 @@ class SourcePorts:
         if not ports:
             return nan
         waiting = 0 if self._reused() else environment.sockstat().get("tw", 0)
-        return (self._taken() - self._before + waiting) / ports
+        return (self._taken() - self._before + waiting) / (ports * self._sources)
 
     def _taken(self) -> int:
         cells, totals = self._table.layout.cells, self._table.totals()

@@ -18,7 +18,8 @@ import uvloop
 
 from wsnode.core.metrics import for_job
 from wsnode.core.scenario import Plan
-from wsnode.load.client import IDLE, Address, Client, Setting, message_head
+from wsnode.load.address import Address
+from wsnode.load.client import IDLE, Client, Setting, message_head
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, Schedule, connect_order
 from wsnode.load.timer import Timer
@@ -50,7 +51,7 @@ class Worker:
         self._control = control
         self._recorder = recorder
         self._pacing = scenario.pacing()
-        self._connecting: set[Client] = set()
+        self._connecting: dict[Client, asyncio.Task[None] | None] = {}
         self._opened: set[Client] = set()
         self._setting = Setting(
             address=address,
@@ -61,7 +62,7 @@ class Worker:
             max_in_flight=scenario.max_in_flight,
             queue_while_down=scenario.while_down == "queue",
             reply_timeout_ns=round(scenario.reply_timeout_s * NS),
-            connect_timeout_s=scenario.connect_timeout_s,
+            connect_timeout_ns=round(scenario.connect_timeout_s * NS),
             reconnect=self._plan_reconnect if scenario.reconnect else None,
             connecting=self._connecting,
             opened=self._opened,
@@ -72,7 +73,6 @@ class Worker:
         self._reconnect_delay_ns = round(scenario.reconnect_delay_s * NS)
         self._reconnects: deque[tuple[int, Client]] = deque()
         """(when, client), in order, since the delay is the same for all."""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._drain_ns = scenario.drain_s * NS
         self._origin = 0
         self._second: DueSecond | None = None
@@ -191,7 +191,7 @@ class Worker:
         return second
 
     def _begin_connects(self, now: int) -> bool:
-        loop, left = asyncio.get_running_loop(), CONNECTS_AT_ONCE
+        left = CONNECTS_AT_ONCE
         if now >= self._stop_ns:
             # Also a load that was stopped before its begin connects no more.
             return False
@@ -199,7 +199,7 @@ class Worker:
             _, client = self._reconnects.popleft()
             self._recorder.reconnects += 1
             self._recorder.live.reconnects += 1
-            self._connect(loop, client)
+            client.connect()
             left -= 1
         while left and self._connects and self._connects[0][0] <= now:
             due, place = self._connects.popleft()
@@ -208,14 +208,9 @@ class Worker:
                 self._recorder.connects_late += 1
             if self._first_connect is None:
                 self._first_connect = (due, begun)
-            self._connect(loop, self._clients[place])
+            self._clients[place].connect()
             left -= 1
         return left == 0
-
-    def _connect(self, loop: asyncio.AbstractEventLoop, client: Client) -> None:
-        task = loop.create_task(client.connect())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _plan_reconnect(self, client: Client) -> None:
         if self._drain_until is None:
@@ -282,6 +277,8 @@ class Worker:
             if client.unsettled:
                 client.expire(moment)
         self._sweep_place = (self._sweep_place + 1) % SWEEPS
+        while self._connecting and next(iter(self._connecting)).timed_out(moment):
+            pass
 
     # --- the end ---
 
@@ -322,8 +319,9 @@ class Worker:
 
     async def _close_all(self, now: int) -> None:
         # Connects that have not come to an end are pending for good.
-        for task in list(self._tasks):
-            task.cancel()
+        for attaching in self._connecting.values():
+            if attaching is not None:
+                attaching.cancel()
         for client in self._clients:
             if client.state != IDLE:
                 client.leave()
@@ -364,7 +362,9 @@ async def serve(assignment: Assignment) -> None:
         monitor.start()
     try:
         plan = Plan.model_validate(config["plan"])
-        worker = Worker(plan, Address.at(plan.url, *config["address"]), Recorder(counters), control)
+        family, sockaddr = config["address"]
+        address = Address.at(plan.url, family, sockaddr, config["sources"], plan.share)
+        worker = Worker(plan, address, Recorder(counters), control)
     except (OSError, ValueError) as error:
         control.send({"failed": str(error)})
         await control.drain()

@@ -1,0 +1,60 @@
+"""Where a worker's clients connect to, and from where."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from websockets.uri import WebSocketURI, parse_uri
+
+from wsnode.core.pacing import Share
+from wsnode.load.opening import Request
+
+IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux's <linux/in.h>; Python names it from 3.12 on. Without it the kernel chooses a port at bind, when it does not
+know the destination yet: one that no other connection has, and ever longer to find."""
+
+
+class Address(NamedTuple):
+    """One target, resolved once, and the source addresses that clients are dealt in turn."""
+
+    uri: WebSocketURI
+    family: int
+    sockaddr: tuple[Any, ...]
+    tls: ssl.SSLContext | None
+    request: Request
+    sources: tuple[str, ...] = ()
+    """Of the target's family; none: the kernel chooses."""
+    share: Share = Share(1, 0, 1)
+    """Whose clients they are dealt to."""
+
+    @classmethod
+    def at(cls, url: str, family: int, sockaddr: Sequence[Any], sources: Sequence[str], share: Share) -> Address:
+        """A URL at an address that its host has. Raises ValueError where it is no WebSocket URL."""
+        uri = parse_uri(url)
+        tls = ssl.create_default_context() if uri.secure else None
+        return cls(uri, family, tuple(sockaddr), tls, Request(uri), tuple(sources), share)
+
+    def dial(self, number: int) -> socket.socket:
+        """A socket that connects for that client, perhaps still on its way.
+
+        Raises:
+            OSError: no descriptor, port or route is left, or the target refuses at once.
+        """
+        sock = socket.socket(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self.sources:
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                # By its place, so that a host's clients have each address as often as any other, to one.
+                sock.bind((self.sources[self.share.place(number) % len(self.sources)], 0))
+            error = sock.connect_ex(self.sockaddr)
+            if error not in (0, errno.EINPROGRESS):
+                raise OSError(error, os.strerror(error))
+        except OSError:
+            sock.close()
+            raise
+        return sock
