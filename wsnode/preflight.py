@@ -70,13 +70,7 @@ class Need(NamedTuple):
         """A plan's."""
         scenario = plan.scenario
         share = plan.count / scenario.clients
-        ramp_s = scenario.planned_ramp_s
-        return cls(
-            plan.count,
-            scenario.offered_per_s * share,
-            plan.count / ramp_s if ramp_s else float(plan.count),
-            plan.url,
-        )
+        return cls(plan.count, scenario.offered_per_s * share, scenario.connects_per_s * share, plan.url)
 
 
 def findings(need: Need | None = None) -> list[Finding]:

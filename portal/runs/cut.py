@@ -13,7 +13,7 @@ from wsnode.core.merge import merge
 from wsnode.core.protocol import Counters, HostResult, HostSecond, Second
 from wsnode.core.result import Result
 from wsnode.core.scenario import Scenario
-from wsnode.core.summary import HostRun, Summary
+from wsnode.core.summary import Hold, HostRun, Summary
 
 Window = tuple[int, int]
 """(from_s, to_s), whole seconds from the run's origin: what was due after the first and up to the second."""
@@ -53,7 +53,11 @@ def summary(scenario: Scenario, found: Opened, window: Window | None) -> Summary
     whole = total(found) or Second.model_validate(columns.stretch(0, columns.last))
     measured = whole if window is None else Second.model_validate(columns.stretch(*window))
     peak = max(columns.opened(), default=None)
-    return Summary(scenario, _cumulative(columns), whole, window, measured, peak)
+    holds = tuple(
+        Hold(begin, end, clients, Second.model_validate(columns.stretch(begin, end)))
+        for begin, end, clients in scenario.holds_until(columns.last)
+    )
+    return Summary(scenario, _cumulative(columns), whole, window, measured, peak, holds)
 
 
 def _cumulative(columns: Columns) -> list[Second]:

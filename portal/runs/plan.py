@@ -160,10 +160,12 @@ def _having(clients: int, capacity: Capacity) -> str:
 def _part(scenario: Scenario, generator: str, clients: int) -> Part:
     if not clients:
         return Part(generator, 0, 0.0, 0.0, "has no client: there are fewer clients than load generators.")
-    connect_per_s = clients / scenario.planned_ramp_s
-    connections = min(clients, math.ceil(connect_per_s * scenario.duration_s))
+    connect_per_s = scenario.connects_per_s * clients / scenario.clients
+    connections = clients if scenario.stages else min(clients, math.ceil(connect_per_s * scenario.duration_s))
     messages_per_s = scenario.offered_per_s * connections / scenario.clients
-    if connections == clients:
+    if scenario.stages:
+        opens = f"opens up to {_many(clients, 'connection')}, at most {number(connect_per_s)}/s"
+    elif connections == clients:
         opens = f"opens {_many(clients, 'connection')}, {number(connect_per_s)}/s, in {span(scenario.planned_ramp_s)}"
     else:
         opens = (
@@ -194,13 +196,16 @@ def _offered(scenario: Scenario) -> str:
         f"{size(per_s * scenario.size_bytes)}/s of payload each way"
     )
     if scenario.window_s >= 1:
-        text += f"; about {count(_due(scenario))} messages fall into the measured window"
+        text += f"; about {count(scenario.due_in_window)} messages fall into the measured window"
     return text + "."
 
 
 def _moments(scenario: Scenario) -> list[tuple[str, str]]:
     events = [(0.0, "the first client connects")]
-    if scenario.planned_ramp_s <= scenario.duration_s:
+    for stage in scenario.staged:
+        there = f"{_many(stage.clients, 'client')} are connected"
+        events.append((stage.begin_s, f"{there}, held" if stage.is_hold else f"on to {_many(stage.clients, 'client')}"))
+    if not scenario.stages and scenario.planned_ramp_s <= scenario.duration_s:
         events.append((scenario.planned_ramp_s, f"all {_many(scenario.clients, 'client')} are connected"))
     if scenario.window_s >= 1:
         events.append((scenario.window_open_s, f"the measured window opens, for {span(scenario.window_s)}"))
@@ -219,7 +224,7 @@ def _stretches(scenario: Scenario) -> list[Stretch]:
     end = scenario.duration_s
     ramp = min(scenario.planned_ramp_s, end)
     opens = min(scenario.window_open_s, end)
-    stretches = [Stretch("Ramp-up", "ramp", 0, ramp)]
+    stretches = [Stretch("First climb" if scenario.stages else "Ramp-up", "ramp", 0, ramp)]
     if scenario.warm_up_s and opens > ramp:
         stretches.append(Stretch("Warm-up", "warm", ramp, opens))
     if scenario.window_s >= 1:
@@ -249,7 +254,7 @@ def _sample_warnings(scenario: Scenario) -> list[str]:
     """Which percentiles the window is too small for, and which thresholds with them."""
     if scenario.window_s < 1 or not scenario.offered_per_s or scenario.match == "none":
         return []
-    due = _due(scenario)
+    due = scenario.due_in_window
     missing = [name for name, q in QUANTILES.items() if due - nearest_rank(q, due) < SAMPLES_BEYOND]
     warnings = []
     if missing:
@@ -263,10 +268,6 @@ def _sample_warnings(scenario: Scenario) -> list[str]:
         if statistic in missing and latency != "handshake":
             warnings.append(f"The threshold '{text}' can't be judged: too few messages for {percentile(statistic)}.")
     return warnings
-
-
-def _due(scenario: Scenario) -> int:
-    return round(scenario.offered_per_s * scenario.window_s)
 
 
 def _interval(interval_ms: int) -> str:

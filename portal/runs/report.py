@@ -20,7 +20,7 @@ from portal.runs.phases import Phase
 from portal.runs.wording import in_short, machine
 from wsnode.core.merge import IDENTITIES
 from wsnode.core.protocol import Counters
-from wsnode.core.result import DEFINITIONS, Definition, Host, Latency, Result
+from wsnode.core.result import DEFINITIONS, Definition, Held, Host, Latency, Result
 from wsnode.core.threshold import Threshold
 
 STATISTICS = ("min", "mean", "p50", "p90", "p95", "p99", "p999", "max")
@@ -45,6 +45,13 @@ class Value(NamedTuple):
     unit: str
     meaning: str
     why: str | None
+
+
+class Hold(NamedTuple):
+    """A hold of the stages, and by statistic why its response time is null."""
+
+    held: Held
+    nulls: dict[str, str]
 
 
 class LatencyRow(NamedTuple):
@@ -220,6 +227,18 @@ class Report:
     def phases(self) -> list[Phase]:
         """The run by phases; empty where there is no archive, or nothing in it."""
         return self.digest.phases if self.digest else []
+
+    @property
+    def holds(self) -> list[Hold]:
+        """Each hold of the scenario's stages on its own; empty where it has none."""
+        if self.result is None:
+            return []
+        nulls = self.result.nulls
+        return [
+            Hold(held, {key.removeprefix(begin): why for key, why in nulls.items() if key.startswith(begin)})
+            for place, held in enumerate(self.result.stages)
+            for begin in (f"stages.{place}.latency_s.response_time.",)
+        ]
 
     @property
     def hosts(self) -> list[Host]:

@@ -154,7 +154,7 @@ def _least(*numbers: int | None) -> int | None:
 def _power(scenario: Scenario, cores: int | None, done: Achieved) -> float | None:
     needs = [
         (scenario.offered_per_s / scenario.clients, MESSAGES_PER_CORE, done.messages, done.too_many),
-        (1 / scenario.planned_ramp_s if scenario.planned_ramp_s else 0.0, CONNECTS_PER_CORE, done.connects, None),
+        (scenario.connects_per_s / scenario.clients, CONNECTS_PER_CORE, done.connects, None),
     ]
     found = []
     for need, per_core, best, too_many in needs:
@@ -193,7 +193,7 @@ def _limits(scenario: Scenario, facts: HostFacts, reading: Mapping[str, Any]) ->
         found.append(Limit(holds, f"{size(facts.memory_bytes)} of memory, at {size(CONNECTION_BYTES)} a client"))
     caps = {
         "max_clients": 1.0,
-        "max_rate_per_s": 1 / scenario.planned_ramp_s if scenario.planned_ramp_s else 0.0,
+        "max_rate_per_s": scenario.connects_per_s / scenario.clients,
         "max_messages_per_s": scenario.offered_per_s / scenario.clients,
     }
     for cap, of_each in caps.items():

@@ -32,6 +32,7 @@ from tests.portal.factories import (
 from tests.portal.pages import Element, Page, page
 from wsnode.core.judge import Surroundings
 from wsnode.core.result import read_result
+from wsnode.core.scenario import Scenario
 from wsnode.core.summary import summarise
 
 pytestmark = pytest.mark.django_db
@@ -317,6 +318,18 @@ def test_every_latency_has_every_statistic_and_a_null_tells_its_reason(browser: 
         "more than 1 % unanswered": "more than 1 % unanswered",
         "more than 0.1 % unanswered": "more than 0.1 % unanswered",
     }
+
+
+def test_each_hold_of_the_stages_has_a_row_of_its_own(browser: Client, ada: User) -> None:
+    stages = ("up to 50 in 2s", "hold 4s", "step to 100", "hold 4s")
+    scenario = Scenario(name="steps", stages=stages, interval_ms=200)
+    run = make_finished(ada, scenario, load={"lose_every": 10})
+    rows = table(panel(show(browser, run), "Holds"))
+    assert [row[:2] for row in rows] == [["2 s to 6 s", "50"], ["7 s to 11 s", "100"]]
+    held = make_result(run.pk, scenario, runs=host_runs(scenario, lose_every=10)).stages
+    assert [row[2] for row in rows] == [f"{one.messages_due:,}" for one in held]
+    assert {row[5] for row in rows} == {"10 %"}
+    assert "Holds" not in [heading.text for heading in show(browser, make_finished(ada)).all("h2")]
 
 
 def test_phases_show_what_became_of_what_was_due(browser: Client, ada: User) -> None:

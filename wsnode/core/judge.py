@@ -233,10 +233,9 @@ def _connects(summary: Summary, around: Surroundings, hosts: Sequence[HostRun]) 
 
 
 def _connects_due(summary: Summary, second: int) -> int:
-    """Clients whose first connect was due so early that it had to be begun by the end of a second."""
+    """Connects, those after a break apart, that were due so early that it had to be begun by the end of a second."""
     pacing = summary.scenario.pacing()
-    due_ns = min(second * 1000 * MS, pacing.end_ns) - CONNECT_LATE_NS
-    return min(pacing.clients, max(0, -(-pacing.clients * due_ns // pacing.ramp_ns)))
+    return pacing.connects_due(min(second * 1000 * MS, pacing.end_ns) - CONNECT_LATE_NS)
 
 
 def _processors(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
@@ -453,7 +452,8 @@ def judge(
     if aborted is not None:
         outcome = "failed"
     latencies, nulls = summary.latencies()
-    nulls |= summary.nulls()
+    stages, of_stages = summary.stages()
+    nulls |= summary.nulls() | of_stages
     window = None
     if summary.window is not None and started is not None:
         opens, closes = (started + timedelta(seconds=edge) for edge in summary.window)
@@ -480,6 +480,7 @@ def judge(
         error_ratio=summary.error_ratio,
         connect_error_ratio=summary.connect_error_ratio,
         latency_s=latencies,
+        stages=stages,
         thresholds=judged,
         aborted=aborted,
         hosts=list(host_rows),

@@ -14,6 +14,8 @@ from itertools import accumulate, pairwise
 from math import gcd
 from typing import Literal, NamedTuple
 
+from wsnode.core.stages import Stage
+
 GOLDEN_64 = 0x9E3779B97F4A7C15
 """The golden ratio's fractional part · 2^64."""
 SILVER_64 = 0x6A09E667F3BCC908
@@ -138,10 +140,39 @@ class Pacing(NamedTuple):
     """Nothing is due from here on."""
     phase: Phase = "spread"
     seed: int = 0
+    stages: tuple[Stage, ...] = ()
+    """None: the ramp-up, and everybody stays until the end."""
 
     def connect_due(self, client: int) -> int:
         """When a client's first connect is due."""
+        if self.stages:
+            return self.presences(client)[0][0]
         return client * self.ramp_ns // self.clients
+
+    def presences(self, client: int) -> list[tuple[int, int]]:
+        """From when to when a client is to be connected, once for each time it comes. O(stages).
+
+        It is empty where the end comes first. What is due is due within one of these, its begin included.
+        """
+        if not self.stages:
+            due = self.connect_due(client)
+            return [(due, self.end_ns)] if due < self.end_ns else []
+        found: list[tuple[int, int]] = []
+        came: int | None = None
+        for stage in self.stages:
+            if (comes := stage.comes(client)) is not None:
+                came = comes
+            elif came is not None and (leaves := stage.leaves(client)) is not None:
+                found.append((came, leaves))
+                came = None
+        return found if came is None else [*found, (came, self.end_ns)]
+
+    def connects_due(self, before_ns: int) -> int:
+        """How many connects of all clients are due before a moment, those of clients that come back included."""
+        before_ns = min(before_ns, self.end_ns)
+        if self.stages:
+            return sum(stage.come_before(before_ns) for stage in self.stages)
+        return min(self.clients, max(0, -(-self.clients * before_ns // self.ramp_ns)))
 
     def phase_of(self, client: int) -> int:
         """Offset of a client's messages within the interval, 0 <= phase < interval."""
@@ -151,12 +182,6 @@ class Pacing(NamedTuple):
             return client * spread_step(self.clients) % self.clients * self.interval_ns // self.clients
         return (_splitmix64(self.seed * GOLDEN_64 + client) * self.interval_ns) >> 64
 
-    def first_message(self, client: int) -> int:
-        """k of the first message due at or after the client's connect."""
-        if self.interval_ns == 0:
-            return 0
-        return max(0, -(-(self.connect_due(client) - self.phase_of(client)) // self.interval_ns))
-
     def message_due(self, client: int, k: int) -> int:
         """When the message of cycle k is due."""
         return self.phase_of(client) + k * self.interval_ns
@@ -165,8 +190,15 @@ class Pacing(NamedTuple):
         """How many messages of a client are due before a moment (and before the end)."""
         if self.interval_ns == 0:
             return 0
-        last = min(before_ns, self.end_ns) - self.phase_of(client)
-        return max(0, -(-last // self.interval_ns) - self.first_message(client)) if last > 0 else 0
+        return sum(
+            self._cycles(client, min(leaves, before_ns)) - self._cycles(client, comes)
+            for comes, leaves in self.presences(client)
+            if comes < before_ns
+        )
+
+    def _cycles(self, client: int, before_ns: int) -> int:
+        """How many messages a client would have had before a moment, had it been there from the origin on."""
+        return max(0, -(-(before_ns - self.phase_of(client)) // self.interval_ns))
 
     def offered(self, share: Share, before_ns: int) -> int:
         """How many messages of a share are due before a moment. O(clients)."""
@@ -177,13 +209,12 @@ class Pacing(NamedTuple):
         if self.interval_ns == 0:
             return
         order = sorted((self.phase_of(client), client) for client in share.clients())
+        present = {client: self.presences(client) for _, client in order}
         cycle = 0
         while cycle * self.interval_ns < self.end_ns:
             base = cycle * self.interval_ns
             for phase, client in order:
                 due = base + phase
-                if due >= self.end_ns:
-                    break
-                if due >= self.connect_due(client):
+                if any(comes <= due < leaves for comes, leaves in present[client]):
                     yield due, client
             cycle += 1

@@ -113,6 +113,15 @@ class Latencies(_Part):
     one_way: Latency | None = None
 
 
+class MessageTimes(_Part):
+    """Those of `Latencies` that a stretch of a run has of its own."""
+
+    response_time: Latency
+    service_time: Latency
+    scheduler_lag: Latency
+    write_wait: Latency
+
+
 class RunCounters(Counters):
     """Whole run, all load generators."""
 
@@ -125,6 +134,14 @@ class Rates(_Part):
     """Per second; null where there was no time to count over."""
 
     connect_per_s: float | None
+    offered_per_s: float | None
+    sent_per_s: float | None
+    received_per_s: float | None
+
+
+class MessageRates(_Part):
+    """Per second of a stretch."""
+
     offered_per_s: float | None
     sent_per_s: float | None
     received_per_s: float | None
@@ -152,6 +169,18 @@ class Window(_Part):
     @classmethod
     def _in_utc(cls, value: datetime) -> datetime:
         return value.astimezone(UTC)
+
+
+class Held(_Part):
+    """A hold of the scenario's stages, as far as it was carried out: what was due in it. Seconds from the origin."""
+
+    from_s: int
+    to_s: int
+    clients: int
+    messages_due: int
+    rates: MessageRates
+    error_ratio: float | None
+    latency_s: MessageTimes
 
 
 class Subject(_Part):
@@ -229,6 +258,8 @@ class Result(_Part):
     error_ratio: float | None
     connect_error_ratio: float | None
     latency_s: Latencies
+    stages: list[Held] = []
+    """Each hold on its own; none where the scenario has no stages."""
     thresholds: list[Judged]
     aborted: Aborted | None = None
     hosts: list[Host]

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
 from wsnode.core.pacing import Pacing, Share
+from wsnode.core.stages import GRAMMAR, STEP_S, Stage, climb_s, highest, parse_stages, steepest_per_s
 from wsnode.core.threshold import Threshold, check_metric
 
 NS = 1_000_000_000
@@ -103,6 +104,16 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("1/s"),
         ),
     ] = 50
+    stages: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=100,
+            title="Stages",
+            description="The number of connected clients over time instead of one ramp-up, one stage a line: "
+            f"{GRAMMAR}; a step takes {STEP_S} s. Clients, ramp-up, duration and connect rate follow from them: leave "
+            "those empty. Who comes last leaves first. Each hold is also reported on its own.",
+        ),
+    ] = ()
     warm_up_s: Annotated[
         int,
         Field(
@@ -263,6 +274,29 @@ class Scenario(BaseModel):
         ),
     ] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_follows(cls, data: Any) -> Any:
+        """Fill in the fields that follow from others. Given ones may say the same, as those of a stored scenario do."""
+        if not isinstance(data, dict) or not (lines := data.get("stages")):
+            return data
+        if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
+            return data  # the field's own check says what is wrong
+        try:
+            stages = parse_stages(lines)
+        except ValueError:
+            return data
+        return _derive(
+            data,
+            "stages",
+            {
+                "clients": highest(stages),
+                "ramp_up_s": climb_s(stages),
+                "duration_s": stages[-1].end_s,
+                "rate_per_s": steepest_per_s(stages),
+            },
+        )
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
@@ -270,6 +304,11 @@ class Scenario(BaseModel):
         if isinstance(value, bool) and allowed_range(info.field_name or ""):
             raise PydanticCustomError("not_a_switch", "Input should not be true or false")
         return value
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(stage.text for stage in parse_stages(value))
 
     @field_validator("thresholds")
     @classmethod
@@ -298,8 +337,27 @@ class Scenario(BaseModel):
 
     @property
     def planned_ramp_s(self) -> float:
-        """Time the connects take: the ramp-up, or longer where the connect rate needs it."""
-        return max(self.ramp_up_s, self.clients / self.rate_per_s)
+        """Time the connects take: ramp-up, or longer where the connect rate needs it; with stages the first climb."""
+        return self.ramp_up_s if self.stages else max(self.ramp_up_s, self.clients / self.rate_per_s)
+
+    @property
+    def connects_per_s(self) -> float:
+        """New connections per second of the ramp-up; with stages of the steepest climb."""
+        return self.rate_per_s if self.stages else self.clients / self.planned_ramp_s
+
+    @property
+    def staged(self) -> tuple[Stage, ...]:
+        """The stages, read."""
+        return parse_stages(self.stages)
+
+    def holds_until(self, last_s: int) -> list[tuple[int, int, int]]:
+        """(from, to, clients) of each hold (s from the origin), as far as it is after the warm-up and was reached."""
+        parts = [
+            (max(stage.begin_s, self.window_open_s), min(stage.end_s, last_s), stage.clients)
+            for stage in self.staged
+            if stage.is_hold
+        ]
+        return [(begin, end, clients) for begin, end, clients in parts if begin < end]
 
     @property
     def window_open_s(self) -> int:
@@ -315,8 +373,7 @@ class Scenario(BaseModel):
     @property
     def connected_by_end(self) -> int:
         """Clients whose connect is due within the duration."""
-        pacing = self.pacing()
-        return min(self.clients, -(-self.clients * pacing.end_ns // pacing.ramp_ns))
+        return min(self.clients, self.pacing().connects_due(self.duration_s * NS))
 
     @property
     def effective_match(self) -> Literal["prefix", "order", "none"]:
@@ -334,7 +391,7 @@ class Scenario(BaseModel):
 
     @property
     def offered_per_s(self) -> float:
-        """Messages per second that all clients together offer once connected."""
+        """Messages per second that all clients together offer once connected; with stages, while most are."""
         return self.clients * 1000 / self.interval_ms if self.interval_ms else 0.0
 
     def pacing(self) -> Pacing:
@@ -346,7 +403,22 @@ class Scenario(BaseModel):
             end_ns=self.duration_s * NS,
             phase=self.phase,
             seed=self.seed,
+            stages=self.staged,
         )
+
+    @property
+    def due_in_window(self) -> int:
+        """About how many messages are due in the measured window."""
+        if not self.interval_ms or self.window_s < 1:
+            return 0
+        if not self.stages:
+            return round(self.offered_per_s * self.window_s)
+        client_s = sum(
+            (stage.before + stage.clients) / 2 * (stage.end_s - stage.begin_s)
+            for stage in self.staged
+            if stage.begin_s >= self.ramp_up_s
+        )
+        return round((client_s - self.warm_up_s * self.clients) * 1000 / self.interval_ms)
 
     def check_window(self) -> None:
         """Refuse a scenario whose ramp-up leaves nothing to measure.
@@ -356,6 +428,13 @@ class Scenario(BaseModel):
         """
         if self.window_s >= 1:
             return
+        if self.stages:
+            raise NoWindow(
+                f"no measured window: the stages end after {self.duration_s:,} s, with the first climb and "
+                f"{self.warm_up_s:,} s of warm-up. Repairs: let the stages go on, such as with 'hold 60s'"
+                + (", or warm_up_s <= 0" if self.warm_up_s and self.duration_s > self.ramp_up_s else "")
+                + "; or accept a run that is ramp-up only (--accept-partial), which gets no verdict"
+            )
         warm_up = f" and {self.warm_up_s:,} s of warm-up" if self.warm_up_s else ""
         raise NoWindow(
             f"no measured window: {self.clients:,} clients (ramp-up {_seconds(self.ramp_up_s)} s, at most "
@@ -460,6 +539,23 @@ class Plan(BaseModel):
 
     def _dealt(self, weights: Sequence[int]) -> list[Plan]:
         return [self.model_copy(update={"begin": s.begin, "end": s.end}) for s in self.share.deal(weights)]
+
+
+def _derive(data: dict[str, Any], source: str, follows: dict[str, float]) -> dict[str, Any]:
+    """`data` with what follows from one of its fields; empty values count as not given.
+
+    Raises:
+        ValueError: a field was given and says something else.
+    """
+    for field, value in follows.items():
+        given = data.get(field)
+        if given not in (None, "") and (
+            isinstance(given, bool) or not isinstance(given, int | float) or given != value
+        ):
+            raise ValueError(
+                f"{field} is {given!r} but {source} make it {value:g}: leave {field} empty, or let it say the same"
+            )
+    return data | follows
 
 
 def error_lines(error: ValidationError) -> list[str]:

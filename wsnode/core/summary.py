@@ -10,7 +10,17 @@ from typing import NamedTuple
 from wsnode.core import merge
 from wsnode.core.histogram import Histogram
 from wsnode.core.protocol import GENERATOR_FAULTS, HostResult, Second
-from wsnode.core.result import NO_REPLY, Latencies, Latency, Rates, RunCounters, latency
+from wsnode.core.result import (
+    NO_REPLY,
+    Held,
+    Latencies,
+    Latency,
+    MessageRates,
+    MessageTimes,
+    Rates,
+    RunCounters,
+    latency,
+)
 from wsnode.core.scenario import Scenario
 
 _MISSING = {"scheduler_lag": "without a turn", "write_wait": "not sent", "handshake": "not opened"}
@@ -43,6 +53,15 @@ class HostRun(NamedTuple):
         return self.result.final or (self.series[-1] if self.series else None)
 
 
+class Hold(NamedTuple):
+    """What was due in a hold of the stages."""
+
+    from_s: int
+    to_s: int
+    clients: int
+    measured: Second
+
+
 class Summary(NamedTuple):
     """Everything that is counted, merged over all hosts."""
 
@@ -57,6 +76,8 @@ class Summary(NamedTuple):
     measured: Second
     """What was due in the window; without a window, the whole run."""
     peak: int | None
+    holds: tuple[Hold, ...] = ()
+    """Of the scenario's stages, as far as all hosts have their seconds."""
 
     @property
     def window_s(self) -> float | None:
@@ -126,6 +147,29 @@ class Summary(NamedTuple):
             nulls |= {f"latency_s.{name}.{statistic}": reason for statistic, reason in why.items()}
         return Latencies(**figures), nulls
 
+    def stages(self) -> tuple[list[Held], dict[str, str]]:
+        """Each hold on its own, judged as the measured window is; and why figures are null (keys
+        `stages.0.latency_s.response_time.p99`)."""
+        found: list[Held] = []
+        nulls: dict[str, str] = {}
+        for place, hold in enumerate(self.holds):
+            alone = self._replace(window=(hold.from_s, hold.to_s), measured=hold.measured, holds=())
+            times, why = alone.latencies()
+            rates = alone.rates()
+            held = Held(
+                from_s=hold.from_s,
+                to_s=hold.to_s,
+                clients=hold.clients,
+                messages_due=hold.measured.counters.messages_due,
+                rates=MessageRates(**{name: getattr(rates, name) for name in MessageRates.model_fields}),
+                error_ratio=alone.error_ratio,
+                latency_s=MessageTimes(**{name: getattr(times, name) for name in MessageTimes.model_fields}),
+            )
+            why |= alone.nulls()
+            found.append(held)
+            nulls |= {f"stages.{place}.{key}": text for key, text in why.items() if _has(held, key)}
+        return found, nulls
+
     def nulls(self) -> dict[str, str]:
         """Why figures beside the latencies are null."""
         rates = self.rates()
@@ -141,6 +185,16 @@ class Summary(NamedTuple):
         if self.connect_error_ratio is None:
             nulls["connect_error_ratio"] = "no connect was attempted"
         return nulls
+
+
+def _has(held: Held, key: str) -> bool:
+    """Whether a hold has the figure of this key."""
+    part: object = held
+    for name in key.split("."):
+        if not hasattr(part, name):
+            return False
+        part = getattr(part, name)
+    return True
 
 
 def run_counters(total: Second, peak: int | None) -> RunCounters:
@@ -180,4 +234,8 @@ def summarise(scenario: Scenario, hosts: Sequence[HostRun]) -> Summary | None:
     if window is not None:
         measured = merge.since(merged(closes - 1), merged(opens - 1))
     peak = max((line.counters.connections_open for line in series), default=None)
-    return Summary(scenario, series, total, window, measured, peak)
+    holds = tuple(
+        Hold(begin, end, clients, merge.since(merged(end - 1), merged(begin - 1)))
+        for begin, end, clients in scenario.holds_until(common)
+    )
+    return Summary(scenario, series, total, window, measured, peak, holds)

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ examples:
   wsnode load ws://127.0.0.1:3000/echo --clients 5000 --interval 0        hold idle connections until Ctrl-C
   wsnode load ws://127.0.0.1:3000/echo --duration 60 --threshold 'response_time.p99 < 50ms'
   wsnode load ws://127.0.0.1:3000/echo --duration 600 --abort-on 'error_ratio > 50% for 10s after 20s'
+  wsnode load ws://127.0.0.1:3000/echo --stage 'up to 500 in 10s' --stage 'hold 30s' --stage 'step to 900'
 
 exit codes: 0 passed or no thresholds, 1 thresholds failed or aborted, 2 could not run, 3 the measurement is invalid
 """
@@ -92,6 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="EXPR",
         help="end the load early and fail it, such as 'error_ratio > 50%% for 10s after 20s'",
+    )
+    parser.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="a stage of the number of clients, instead of --clients, --ramp-up, --duration and --rate: "
+        "'up to 1000 in 30s', 'hold 60s', 'step to 2000' or 'down to 0 in 10s'; each hold is reported on its own",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
     parser.add_argument(
@@ -151,7 +161,10 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
         fields["thresholds"] = [*fields.get("thresholds", ()), *arguments.threshold]
     if arguments.abort_on:
         fields["abort_on"] = [*fields.get("abort_on", ()), *arguments.abort_on]
-    fields.setdefault("duration_s", FOREVER_S)
+    if arguments.stage:
+        fields["stages"] = [*fields.get("stages", ()), *arguments.stage]
+    if not fields.get("stages"):
+        fields.setdefault("duration_s", FOREVER_S)
     try:
         scenario = Scenario.model_validate(fields)
         if not arguments.accept_partial:
@@ -237,7 +250,8 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
         print(f"metrics     http://127.0.0.1:{port}/metrics", file=sys.stderr)
     progress = Progress(scenario, enabled=not arguments.quiet, until_stopped=scenario.duration_s == FOREVER_S)
     meter = Meter()
-    series = Kept(scenario.window_open_s)
+    holds = scenario.holds_until(scenario.duration_s)
+    series = Kept({scenario.window_open_s, *(edge for begin, end, _ in holds for edge in (begin, end))})
     watch = AbortWatch(scenario.abort_on)
     stopping: list[asyncio.Task[None]] = []
 
@@ -275,15 +289,15 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
 
 
 class Kept:
-    """A load's lines, of which only the window's edges keep their histograms: it may go on for days."""
+    """A load's lines, of which only the edges of window and holds keep their histograms: it may go on for days."""
 
-    def __init__(self, opens: int) -> None:
+    def __init__(self, edges: Collection[int]) -> None:
         self.lines: list[Second] = []
-        self._opens = opens
+        self._edges = edges
 
     def append(self, second: Second) -> None:
         """Keep the next line."""
-        if self.lines and (last := self.lines[-1]).second != self._opens:
+        if self.lines and (last := self.lines[-1]).second not in self._edges:
             self.lines[-1] = last.model_copy(update={"histograms": {}})
         self.lines.append(second)
 

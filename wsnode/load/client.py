@@ -410,6 +410,10 @@ class Client(LeanClient):
             self.state = CLOSING
             self.close(1000)
 
+    def anew(self) -> None:
+        """It has left and comes back: what is due before the next handshake has ended is `not_open` again."""
+        self._opened_ns = 0
+
     def give_up_sending(self) -> None:
         """No more sends: what waited for the server or the connection is unsent now."""
         while self._waiting:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from wsnode.core.result import DEFINITIONS, TOO_FEW, Latency, Result, UnknownSchema, read_result
 
 STATISTICS = ("p50", "p90", "p95", "p99", "p999", "max", "mean")
+HELD = ("p50", "p99", "max")
+"""Of the response time, for each hold."""
 FOREVER_S = 604_800
 """Duration of a load that was asked to go on until it is stopped."""
 EXAMPLES = """\
@@ -54,10 +56,9 @@ def render(result: Result) -> str:
         lines.append(f"subject     {result.subject.name} {result.subject.version}")
     until = "until stopped" if scenario.duration_s == FOREVER_S else f"duration {scenario.duration_s:,} s"
     pace = f"every {scenario.interval_ms:,} ms, {scenario.size_bytes:,} bytes" if scenario.interval_ms else "idle"
-    lines.append(
-        f"scenario    {scenario.name}: {scenario.clients:,} clients, {pace}, ramp-up {scenario.planned_ramp_s:g} s, "
-        + until
-    )
+    clients = f"{scenario.clients:,} clients" if not scenario.stages else f"up to {scenario.clients:,} clients"
+    ramp = f"ramp-up {scenario.planned_ramp_s:g} s" if not scenario.stages else "; ".join(scenario.stages)
+    lines.append(f"scenario    {scenario.name}: {clients}, {pace}, {ramp}, {until}")
     if result.window is not None:
         lines.append(f"window      {result.window.from_s} s to {result.window.to_s} s")
     lines.append(
@@ -92,12 +93,27 @@ def render(result: Result) -> str:
     if result.aborted is not None:
         was = _value(result.aborted.expr, result.aborted.value)
         lines += ["", f"ABORTED     {result.aborted.expr}   (was {was} in second {result.aborted.second})"]
+    if result.stages:
+        lines += ["", *_held(result)]
     if result.thresholds:
         lines.append("")
         for threshold in result.thresholds:
             word = {True: "passed", False: "FAILED", None: "not judged"}[threshold.passed]
             lines.append(f"{word:<12}{threshold.expr}   (was {_value(threshold.expr, threshold.value)})")
     return "\n".join(lines)
+
+
+def _held(result: Result) -> list[str]:
+    """The holds one below the other, for what breaks first to be seen."""
+    lines = [
+        f"{'holds':<16}" + "".join(f"{title:>11}" for title in ("clients", "offered", "answered", "errors", *HELD))
+    ]
+    for held in result.stages:
+        times = held.latency_s.response_time
+        cells = [f"{held.clients:,}", rate(held.rates.offered_per_s), rate(held.rates.received_per_s)]
+        cells += [share(held.error_ratio), *(duration(getattr(times, statistic)) for statistic in HELD)]
+        lines.append(f"{f'{held.from_s} s to {held.to_s} s':<16}" + "".join(f"{cell:>11}" for cell in cells))
+    return lines
 
 
 def _value(expr: str, value: float | None) -> str:

@@ -65,10 +65,61 @@ class Schedule(Generic[C]):
             self.due = NEVER
 
 
+class StagedSchedule(Schedule[C]):
+    """The same where clients leave and come back. A step costs O(1) amortised while most of the clients are there; it
+    passes over those who are not."""
+
+    __slots__ = ("_presences",)
+
+    def __init__(self, pacing: Pacing, clients: Sequence[C]) -> None:
+        self._presences: dict[int, list[tuple[int, int]]] = {
+            client.number: pacing.presences(client.number)[::-1] for client in clients
+        }
+        """Of each client those that are not over yet, the next one last."""
+        super().__init__(pacing, clients)
+
+    def step(self) -> None:
+        """On to the next message."""
+        place, base = self._place, self._base
+        while True:
+            place += 1
+            if place == len(self._phases):
+                place = 0
+                base += self.interval_ns
+            due = base + self._phases[place]
+            if due >= self.end_ns:
+                self.due = NEVER
+                break
+            presences = self._presences[self._members[place].number]
+            while presences and presences[-1][1] <= due:
+                presences.pop()
+            if presences and presences[-1][0] <= due:
+                self.due = due
+                self.client = self._members[place]
+                break
+        self._place, self._base = place, base
+
+
+def schedule_of(pacing: Pacing, clients: Sequence[C]) -> Schedule[C]:
+    """The schedule that fits a timetable."""
+    return StagedSchedule(pacing, clients) if pacing.stages else Schedule(pacing, clients)
+
+
 def connect_order(pacing: Pacing, share: Share) -> list[tuple[int, int]]:
-    """(due, place in the share) of every connect that is due before the end."""
-    return [
-        (due, place)
+    """(due, place in the share) of every connect that is due before the end, in order."""
+    return sorted(
+        (comes, place)
         for place, number in enumerate(share.clients())
-        if (due := pacing.connect_due(number)) < pacing.end_ns
-    ]
+        for comes, _ in pacing.presences(number)
+        if comes < pacing.end_ns
+    )
+
+
+def leave_order(pacing: Pacing, share: Share) -> list[tuple[int, int]]:
+    """(due, place in the share) of every leave before the end, in order."""
+    return sorted(
+        (leaves, place)
+        for place, number in enumerate(share.clients())
+        for _, leaves in pacing.presences(number)
+        if leaves < pacing.end_ns
+    )

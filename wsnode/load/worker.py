@@ -19,9 +19,9 @@ import uvloop
 from wsnode.core.metrics import for_job
 from wsnode.core.scenario import Plan
 from wsnode.load.address import Address
-from wsnode.load.client import IDLE, Client, Setting, message_head
+from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_head
 from wsnode.load.recorder import NS, DueSecond, Recorder
-from wsnode.load.schedule import NEVER, Schedule, connect_order
+from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
 from wsnode.load.timer import Timer
 from wsnode.telemetry import Layout, LoopMonitor, SharedTable
 from wsnode.workers import Assignment, Control
@@ -38,6 +38,8 @@ SWEEPS = 5
 CONNECT_LATE_NS = 50_000_000
 GRACE_NS = 50_000_000
 """How long after the end a message due before it may still have its turn: a last one that is a little late is sent."""
+LEAVE_NS = 20_000_000
+"""So often those are looked at who are to leave and still await a reply."""
 QUIET_NS = 250_000_000
 """The drain ends once nothing has been outstanding for this long: a doubled reply would have come."""
 CLOSE_DEADLINE_S = 3.0
@@ -68,8 +70,15 @@ class Worker:
             opened=self._opened,
         )
         self._clients = [Client(number, self._setting) for number in plan.share.clients()]
-        self._schedule = Schedule(self._pacing, self._clients)
+        self._schedule = schedule_of(self._pacing, self._clients)
         self._connects = deque(connect_order(self._pacing, plan.share))
+        self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
+        self._gone: set[Client] = set()
+        """Whose leave was due, and who are not to be back yet."""
+        self._leaving: set[Client] = set()
+        """Of them those who still await something."""
+        self._returning: set[Client] = set()
+        """Who are to be back, but whose last connection has not ended yet."""
         self._reconnect_delay_ns = round(scenario.reconnect_delay_s * NS)
         self._reconnects: deque[tuple[int, Client]] = deque()
         """(when, client), in order, since the delay is the same for all."""
@@ -142,6 +151,8 @@ class Worker:
         now = monotonic_ns() - self._origin
         if self._drain_until is None:
             now, behind = self._turns(now)
+            if self._leaves or self._leaving or self._returning:
+                self._begin_leaves(now)
             behind = self._begin_connects(now) or behind
         else:
             behind = False
@@ -197,6 +208,8 @@ class Worker:
             return False
         while left and self._reconnects and self._reconnects[0][0] <= now:
             _, client = self._reconnects.popleft()
+            if client.state != DOWN or client in self._gone:
+                continue  # it has left, or is back already
             self._recorder.reconnects += 1
             self._recorder.live.reconnects += 1
             client.connect()
@@ -208,12 +221,41 @@ class Worker:
                 self._recorder.connects_late += 1
             if self._first_connect is None:
                 self._first_connect = (due, begun)
-            self._clients[place].connect()
+            client = self._clients[place]
+            if client in self._gone and not self._may_return(client):
+                continue
+            client.connect()
             left -= 1
         return left == 0
 
+    def _begin_leaves(self, now: int) -> None:
+        """Close who is to leave and awaits nothing more; let back in who is to be back and was still leaving."""
+        while (
+            self._leaves and (due := self._leaves[0][0]) <= now and not (self._connects and self._connects[0][0] < due)
+        ):
+            # Nobody leaves before everybody has begun to connect who was to do so earlier.
+            client = self._clients[self._leaves.popleft()[1]]
+            self._gone.add(client)
+            self._leaving.add(client)
+        for client in [c for c in self._leaving if c.state != CONNECTING and not c.unsettled]:
+            client.leave()
+            self._leaving.discard(client)
+        for client in list(self._returning):
+            if self._may_return(client):
+                client.connect()
+
+    def _may_return(self, client: Client) -> bool:
+        """Whether its last connection has ended; else it is connected once it has."""
+        if client in self._leaving or client.state != DOWN:
+            self._returning.add(client)
+            return False
+        self._returning.discard(client)
+        self._gone.discard(client)
+        client.anew()
+        return True
+
     def _plan_reconnect(self, client: Client) -> None:
-        if self._drain_until is None:
+        if self._drain_until is None and client not in self._gone:
             self._reconnects.append((monotonic_ns() - self._origin + self._reconnect_delay_ns, client))
 
     def _next_wake(self, now: int) -> int:
@@ -224,6 +266,10 @@ class Worker:
                 self._connects[0][0] if self._connects else NEVER,
                 self._reconnects[0][0] if self._reconnects else NEVER,
             )
+            if self._leaves:
+                due = min(due, self._leaves[0][0])
+            if self._leaving or self._returning:
+                due = min(due, now + LEAVE_NS)
             if due < wake:
                 wake = max(due, now + GRAIN_NS)
         else:

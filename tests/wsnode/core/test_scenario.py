@@ -64,6 +64,8 @@ def refusals() -> Iterator[tuple[str, Any, str]]:
             yield from ((field, bad, "string") for bad in (5, None, []))
         elif kind == {str, type(None)}:
             yield from ((field, bad, "string") for bad in (5, []))
+        elif field == "stages":
+            yield field, ["step to 1", *["hold 1s"] * 100], "at most 100 items"
         else:
             assert get_origin(info.annotation) is tuple
             [most] = [m.max_length for m in info.metadata if hasattr(m, "max_length")]
