@@ -94,16 +94,15 @@ class Channel:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._pipe.write(protocol.encode(kind(id=number, **fields)))
-                await first(answer, self.ended)
+                if self.ended.done():
+                    self.ended.result()
+                return await answer
         except TimeoutError as error:
             raise NoAnswer(f"no answer to {kind.__name__.lower()} within {timeout_s:g} s") from error
         except (OSError, RuntimeError) as error:  # RuntimeError: asyncio's, for a stream that is closing
             raise Broken(f"the other side went away ({error})") from error
         finally:
             del self._waiting[number]
-        if not answer.done():
-            self.ended.result()
-        return answer.result()
 
     async def close(self) -> None:
         """Leave. A load that is followed goes on."""
@@ -149,6 +148,9 @@ class Channel:
     def _end(self, error: Exception) -> None:
         if not self.ended.done():
             self.ended.set_exception(error)
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(error)
 
     async def _pulse(self) -> None:
         silent = unasked = 0

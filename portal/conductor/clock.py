@@ -9,6 +9,8 @@ from portal.conductor.job import ClockReading
 from wsnode.core.protocol import Clock
 
 EXCHANGES = 16
+FEWER = 4
+"""Exchanges where it is only looked for whether a clock was set, while loads run."""
 TIMEOUT_S = 5.0
 NS = 1_000_000_000
 
@@ -32,15 +34,15 @@ def offset(asked_ns: int, received_ns: int, sent_ns: int, answered_ns: int) -> t
     return ((received_ns - asked_ns) + (sent_ns - answered_ns)) / 2, (answered_ns - asked_ns) - (sent_ns - received_ns)
 
 
-async def read_clock(channel: Channel, clock: ConductorClock) -> ClockReading:
-    """The best of 16 exchanges, which is the one with the smallest round trip.
+async def read_clock(channel: Channel, clock: ConductorClock, exchanges: int = EXCHANGES) -> ClockReading:
+    """The best of so many exchanges, which is the one with the smallest round trip.
 
     Raises:
         Broken, Refused: as of `Channel.ask`.
         BadAgent: it does not answer with times.
     """
     best: tuple[int, float] | None = None
-    for _ in range(EXCHANGES):
+    for _ in range(exchanges):
         asked = clock.now_ns()
         answer = await channel.ask(Clock, TIMEOUT_S)
         answered = clock.now_ns()

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from portal.conductor.answers import LoadRow
 from portal.conductor.channel import BadAgent, Refused
-from portal.conductor.clock import NS, ConductorClock
+from portal.conductor.clock import FEWER, NS, ConductorClock
 from portal.conductor.follow import CutShort, Following
 from portal.conductor.host import FIRST_PATIENCE_S, PATIENCE_S, Host, Lost, Superseded
 from portal.conductor.job import Control, Event, Job, Outcome, Said, Staged, Waiting
@@ -395,7 +395,7 @@ class Run:
             await asyncio.sleep(left_s)
             # A way that breaks just now is its follower's business.
             with contextlib.suppress(Lost, BadAgent, Refused, Superseded):
-                host.clock_started = await host.read_clock(WIND_UP_PATIENCE_S)
+                host.clock_started = await host.read_clock(WIND_UP_PATIENCE_S, FEWER)
 
     async def _read_clock_again(self, host: Host) -> None:
         try:

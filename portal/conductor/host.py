@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from portal.conductor.answers import Examined, LoadRow, Loads, Prepared, Started, read
 from portal.conductor.channel import BadAgent, Broken, Channel, NoAnswer, Refused, first
-from portal.conductor.clock import NS, ConductorClock, read_clock
+from portal.conductor.clock import EXCHANGES, NS, ConductorClock, read_clock
 from portal.conductor.job import ClockReading, HostOutcome, Job, JobHost
 from portal.conductor.lines import Lines, number_of
 from portal.conductor.transport import Transport, Unreachable
@@ -188,9 +188,9 @@ class Host:
 
     # --- what is asked ---
 
-    async def read_clock(self, patience_s: float = PATIENCE_S) -> ClockReading:
+    async def read_clock(self, patience_s: float = PATIENCE_S, exchanges: int = EXCHANGES) -> ClockReading:
         """The host's clock against the conductor's."""
-        return await self._over_channels(lambda channel: read_clock(channel, self._clock), patience_s)
+        return await self._over_channels(lambda channel: read_clock(channel, self._clock, exchanges), patience_s)
 
     async def loads_known(self, patience_s: float = PATIENCE_S) -> list[LoadRow]:
         """Every load that its agent knows. Raises Superseded where this run's is in newer hands."""

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import uvloop
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
@@ -101,7 +102,7 @@ class Conducting:
         # Late: the web processes, which import the tasks to wake them, need no SSH.
         from portal.conductor import conduct as conductor
 
-        return asyncio.run(conductor.conduct(self._job, self._events.put, self._control, _transports()))
+        return uvloop.run(conductor.conduct(self._job, self._events.put, self._control, _transports()))
 
     def _unwatched(self) -> list[str]:
         """What Prometheus does not see of this run's hosts: a warning each."""

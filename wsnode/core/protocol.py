@@ -140,8 +140,8 @@ class Second(_Line):
             return value
         if unknown := value.keys() - set(HISTOGRAMS):
             raise ValueError(f"no histograms named {sorted(unknown)}")
-        of_json = info.mode == "json"
-        return {k: v if isinstance(v, Histogram) else Histogram.from_wire(v, of_json=of_json) for k, v in value.items()}
+        plain = info.context is _PLAIN
+        return {k: v if isinstance(v, Histogram) else Histogram.from_wire(v, plain=plain) for k, v in value.items()}
 
     @field_serializer("histograms")
     def _write_histograms(self, value: dict[str, Histogram]) -> dict[str, Any]:
@@ -350,6 +350,8 @@ Request = Annotated[
     Clock | Preflight | Hook | Prepare | Go | Follow | Stop | GetResult | Ack | ListLoads, Field(discriminator="type")
 ]
 Reply = Annotated[Hello | Answer | Refusal | Second | Live | Ended, Field(discriminator="type")]
+_PLAIN = "plain"
+"""Context of a text without minus signs and truth values: see `Histogram.from_wire`."""
 _requests: TypeAdapter[Request] = TypeAdapter(Request)
 _replies: TypeAdapter[Reply] = TypeAdapter(Reply)
 
@@ -381,18 +383,19 @@ def decode_reply(data: bytes) -> Reply:
     Raises:
         ProtocolError: it is not a reply; says why.
     """
-    reply = _decode(_replies, data)
-    # Looked for in the text, since looking at the type of each of a million numbers a second is dear.
-    if isinstance(reply, Second) and (b"true" in data or b"false" in data):
+    # Looked for in the text, since looking at each of a million numbers a second is dear.
+    truths = b"true" in data or b"false" in data
+    reply = _decode(_replies, data, None if truths or b"-" in data else _PLAIN)
+    if truths and isinstance(reply, Second):
         raise ProtocolError("second: a truth value where a number was expected")
     return reply
 
 
-def _decode(adapter: TypeAdapter[T], data: bytes) -> T:
+def _decode(adapter: TypeAdapter[T], data: bytes, context: object = None) -> T:
     if len(data) > MAX_LINE_BYTES:
         raise ProtocolError(f"a line of more than {MAX_LINE_BYTES:,} bytes")
     try:
-        return adapter.validate_json(data)
+        return adapter.validate_json(data, context=context)
     except ValidationError as error:
         item = error.errors(include_url=False, include_input=False)[0]
         raise ProtocolError(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}") from error
