@@ -9,7 +9,7 @@ from portal.conductor.job import ClockReading
 from wsnode.core.protocol import Clock
 
 EXCHANGES = 16
-FEWER = 4
+FEWER = 8
 """Exchanges where it is only looked for whether a clock was set, while loads run."""
 TIMEOUT_S = 5.0
 NS = 1_000_000_000

@@ -20,7 +20,7 @@ from portal.conductor.clock import FEWER, NS, ConductorClock
 from portal.conductor.follow import CutShort, Following
 from portal.conductor.host import FIRST_PATIENCE_S, PATIENCE_S, Host, Lost, Superseded
 from portal.conductor.job import Control, Event, Job, Outcome, Said, Staged, Waiting
-from portal.conductor.ready import Unsettled, settle
+from portal.conductor.ready import Settling, Unsettled, busy, remaining
 from portal.conductor.transport import TRANSPORTS, Transport
 from wsnode.core import protocol
 
@@ -152,13 +152,13 @@ class Run:
             await host.reach(FIRST_PATIENCE_S)
             host.clock_begin = await host.read_clock(FIRST_PATIENCE_S)
             if host.loads:
-                for row in await host.loads_known(FIRST_PATIENCE_S):
-                    if row.state in ("prepared", "running"):
-                        if row.run_id == self._job.run_id:
-                            # Its conductor died before its row said so much: preparing again changes nothing there.
-                            host.touched = True
-                            continue
-                        raise Failed(f"busy with run {row.run_id}, {row.state} there; one load at a time")
+                rows = await host.loads_known(FIRST_PATIENCE_S)
+                active = [row for row in rows if row.state in ("prepared", "running")]
+                # Its conductor died before its row said so much: preparing again changes nothing there.
+                host.touched = any(row.run_id == self._job.run_id for row in active)
+                host.busy_with = next((row for row in active if row.run_id != self._job.run_id), None)
+                if host.busy_with is not None:
+                    return  # what it is fit for shows when that load is over
             examined = await host.examine(FIRST_PATIENCE_S)
             host.environment_begin = examined.environment
             for finding in examined.findings:
@@ -170,13 +170,19 @@ class Run:
 
         await self._on_all(self.hosts, look)
         self._check_distinct()
-        await self._make_ready()
+        settling = Settling(self._job.scenario.settle_s, lambda words: self._emit(Waiting(words)), self._on_all)
+        try:
+            # First of all: a load that goes on without its conductor, until its deadman, must not lose its server.
+            await settling.until_none(self.hosts, busy, look)
+            await self._make_ready(settling)
+        except Unsettled as error:
+            raise Failed(str(error)) from error
         # What is only observed is looked at again at the end.
         await asyncio.gather(*(host.leave() for host in self._observed))
 
-    async def _make_ready(self) -> None:
+    async def _make_ready(self, settling: Settling) -> None:
         """Every host is fit: bring them into the state from which this run is to begin."""
-        hook, settle_s = self._job.hook, self._job.scenario.settle_s
+        hook = self._job.hook
 
         async def ask(host: Host) -> None:
             assert hook is not None
@@ -198,12 +204,13 @@ class Run:
             await self._on_all(servers, ask, "before the run: ")
             await self._on_all(self.hosts, look_again)
         port = next((host.place.port for host in self.hosts if host.place.port is not None), None)
-        try:
-            waited_s = await settle(self.hosts, settle_s, port, lambda words: self._emit(Waiting(words)), self._on_all)
-        except Unsettled as error:
-            raise Failed(str(error)) from error
-        if waited_s:
-            self._say(f"settled after {waited_s:.1f} s", "info")
+
+        async def examine(host: Host) -> None:
+            await host.examine(FIRST_PATIENCE_S)
+
+        await settling.until_none(self.hosts, lambda host: remaining(host, port), examine)
+        if settling.waited_s:
+            self._say(f"settled after {settling.waited_s:.1f} s", "info")
             await self._on_all(self.hosts, look_again)
 
     async def _prepare(self, hosts: Sequence[Host]) -> None:

@@ -77,6 +77,8 @@ class Host:
         self.environment_end: dict[str, Any] = {}
         self.remains: Remains | None = None
         """Of earlier runs, at the last look; None where nobody has looked for it."""
+        self.busy_with: LoadRow | None = None
+        """Another run's load that was on it at the last look."""
         self.hello: Hello | None = None
         self.start_at_ns: int | None = None
         """Origin in force on the host's own clock (ns since the epoch)."""

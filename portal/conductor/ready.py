@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from portal.conductor.host import FIRST_PATIENCE_S, Host
+from portal.conductor.host import Host
 from wsnode.core.protocol import CROWDED
 
 LOOK_S = 1.0
@@ -18,33 +18,46 @@ class Unsettled(Exception):
     """Something of an earlier run is left. The message names hosts and numbers."""
 
 
-async def settle(
-    hosts: Sequence[Host], settle_s: float, port: int | None, wait: Callable[[str], None], on_all: OnAll
-) -> float:
-    """Wait until nothing of an earlier run is left, looking again and again at those hosts where something is.
+class Settling:
+    """The time that a run's hosts have, all in all, until nothing of an earlier run is left on them."""
 
-    `wait` is told what is waited for, at each look. Returns how long it took (s), 0 where nothing was left.
+    def __init__(self, settle_s: float, wait: Callable[[str], None], on_all: OnAll) -> None:
+        """`wait` is told what is waited for, at each look."""
+        self.waited_s = 0.0
+        self._settle_s = settle_s
+        self._wait = wait
+        self._on_all = on_all
 
-    Raises:
-        Unsettled: something still is after `settle_s`.
-    """
+    async def until_none(
+        self, hosts: Sequence[Host], left: Callable[[Host], str], look: Callable[[Host], Awaitable[None]]
+    ) -> None:
+        """Look again and again at those hosts where something is left, which `left` says in words.
 
-    async def look(host: Host) -> None:
-        await host.examine(FIRST_PATIENCE_S)
+        Raises:
+            Unsettled: something still is when the time is over.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time() - self.waited_s
+        while words := [found for host in hosts if (found := left(host))]:
+            self.waited_s = loop.time() - begun
+            if self.waited_s >= self._settle_s:
+                raise Unsettled(
+                    f"not settled within {self._settle_s:g} s (settle_s), {'; '.join(words)}: end what holds them, "
+                    "or wait longer"
+                )
+            told = f"waits for the hosts to settle, {self.waited_s:.0f} of {self._settle_s:g} s: {'; '.join(words)}"
+            self._wait(told)
+            await asyncio.sleep(min(LOOK_S, self._settle_s - self.waited_s))
+            await self._on_all([host for host in hosts if left(host)], look)
+            self.waited_s = loop.time() - begun
 
-    loop = asyncio.get_running_loop()
-    begun, waited_s = loop.time(), 0.0
-    while left := [words for host in hosts if (words := remaining(host, port))]:
-        waited_s = loop.time() - begun
-        if waited_s >= settle_s:
-            raise Unsettled(
-                f"not settled within {settle_s:g} s (settle_s), {'; '.join(left)}: end what holds them, or wait longer"
-            )
-        wait(f"waits for the hosts to settle, {waited_s:.0f} of {settle_s:g} s: {'; '.join(left)}")
-        await asyncio.sleep(min(LOOK_S, settle_s - waited_s))
-        await on_all([host for host in hosts if remaining(host, port)], look)
-        waited_s = loop.time() - begun
-    return waited_s
+
+def busy(host: Host) -> str:
+    """Which other run's load is on a host, in words; empty where none is."""
+    row = host.busy_with
+    return (
+        "" if row is None else f"{host.name} is busy with run {row.run_id}, {row.state} there, {row.seconds} s so far"
+    )
 
 
 def remaining(host: Host, port: int | None) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from typing import Any
 
 import pytest
 
 from portal.conductor.conduct import acknowledge
-from portal.conductor.job import Said, Seen, Staged
+from portal.conductor.job import Said, Seen, Staged, Waiting
 from tests.portal.hosts import lab, paced, quick
-from tests.wsnode.agents import ScriptedLoad, run, scripted, second
+from tests.wsnode.agents import ScriptedLoad, eventually, run, scripted, second
 from wsnode.agent.config import Config
 from wsnode.core.merge import merge
 from wsnode.core.protocol import PROTOCOL
@@ -124,15 +125,42 @@ def test_every_unfit_host_is_named_with_its_findings(scripted: Loads) -> None:
     run(work())
 
 
-def test_a_busy_host_fails_the_run_and_is_left_alone(scripted: Loads) -> None:
+def test_a_host_that_is_busy_beyond_the_time_to_settle_fails_the_run_and_is_left_alone(scripted: Loads) -> None:
     async def work() -> None:
         async with lab(2) as hosts:
             await hosts.agents["load-1"].running("r-other")
-            outcome = await hosts.conduct().outcome()
+            conducted = hosts.conduct(hosts.job(settle_s=1))
+            outcome = await conducted.outcome()
             assert outcome.state == "failed"
-            assert outcome.reason == "load-1: busy with run r-other, running there; one load at a time"
+            busy = r"load-1 is busy with run r-other, running there, \d s so far"
+            assert re.fullmatch(
+                rf"not settled within 1 s \(settle_s\), {busy}: end what holds them, or wait longer",
+                outcome.reason or "",
+            )
+            waits = conducted.of(Waiting)[0].reason
+            assert re.fullmatch(f"waits for the hosts to settle, 0 of 1 s: {busy}", waits)
             assert len(scripted.made) == 1
             assert not scripted.made[0]._over.is_set()
+
+    run(work())
+
+
+def test_a_run_waits_for_the_load_of_another_run_to_end_by_itself(scripted: Loads) -> None:
+    """As after a run that was lost: its host is back, its load goes on until nobody has followed it for a while."""
+
+    async def work() -> None:
+        async with lab(2, deadman_s=2) as hosts:
+            await hosts.agents["load-1"].running("r-other")
+            conducted = hosts.conduct(hosts.job(settle_s=30))
+            await eventually(lambda: len(conducted.of(Waiting)) >= 2 or conducted.task.done())
+            assert len(scripted.made) == 1
+            await conducted.reaches("preparing")
+            assert scripted.made[0]._over.is_set()
+            await conducted.reaches("running")
+            assert len(scripted.made) == 3
+            conducted.control.cancel.set()
+            assert (await conducted.outcome()).state == "cancelled"
+            assert any(event.text.startswith("settled after ") for event in conducted.of(Said))
 
     run(work())
 

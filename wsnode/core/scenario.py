@@ -242,8 +242,8 @@ class Scenario(BaseModel):
             ge=0,
             le=3600,
             title="Settle",
-            description="Time to wait at most, before the load, until no connection of an earlier run is left and "
-            "TIME-WAIT (60 s on Linux) has freed the source ports.",
+            description="Time to wait at most, before the load, until no load and no connection of an earlier "
+            "run is left and TIME-WAIT (60 s on Linux) has freed the source ports.",
             json_schema_extra=_unit("s"),
         ),
     ] = 90
