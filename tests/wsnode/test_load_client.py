@@ -69,7 +69,7 @@ def test_an_ended_connection_leaves_nothing_for_the_collector(mode: str, error: 
         if mode != "reject":
             await _until(lambda: client.state == OPEN)
             second = recorder.second(1)
-            recorder.turn(second, 0)
+            second.lags.append(0)
             client.turn(second, 1)
         await _until(lambda: client.state == DOWN and not client._connected)
         assert recorder.errors == {error: 1}

@@ -107,10 +107,10 @@ def _recorder() -> Recorder:
 def test_a_second_is_told_only_when_nothing_of_it_is_awaited_and_in_order() -> None:
     recorder = _recorder()
     first = recorder.second(1)
-    recorder.turn(first, 1000)
+    first.lags.append(1000)
     recorder.sent(first, 500, 64)
     second = recorder.second(2)
-    recorder.turn(second, 1000)
+    second.lags.append(1000)
     recorder.sent(second, 500, 64)
     recorder.reply(second, 2000, 2500)
     recorder.second(3)
@@ -134,7 +134,7 @@ def test_the_final_line_holds_what_never_settled() -> None:
     recorder = _recorder()
     first = recorder.second(1)
     for _ in range(3):
-        recorder.turn(first, 0)
+        first.lags.append(0)
     recorder.sent(first, 10, 64)
     recorder.unsent(first, "write_blocked")
     recorder.never_reached(first, 2)

@@ -6,11 +6,13 @@ import asyncio
 import ctypes
 import os
 from collections.abc import Callable
+from time import monotonic_ns
 
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 NS = 1_000_000_000
+NEVER = 1 << 62
 
 
 class _Timespec(ctypes.Structure):
@@ -31,6 +33,7 @@ class Timer:
         self._fd: int = self._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_FLAGS)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._at = NEVER
         self._spec = _Itimerspec()
         self._spec_at = ctypes.byref(self._spec)
         self._loop = asyncio.get_running_loop()
@@ -38,16 +41,18 @@ class Timer:
 
     def set(self, at_ns: int) -> None:
         """Call back at `at_ns` (time.monotonic_ns), at once where that is past. Replaces an earlier moment."""
+        self._at = at_ns
         value = self._spec.value
         value.seconds, value.nanoseconds = divmod(max(1, at_ns), NS)
         self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._spec_at, None)
 
     def _fired(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:  # set anew since the loop saw it fire
+        if monotonic_ns() < self._at:  # set anew since the loop saw it fire
             return
+        self._at = NEVER
         self._callback()
+        if self._at == NEVER and self._fd >= 0:
+            os.read(self._fd, 8)  # else it would go on firing; being set has the same effect
 
     def close(self) -> None:
         """Never call back again."""

@@ -23,6 +23,7 @@ from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
 from wsnode.load.timer import Timer
+from wsnode.load.usual import UsualClient, is_usual
 from wsnode.telemetry import Layout, LoopMonitor, SharedTable
 from wsnode.workers import Assignment, Control
 
@@ -30,8 +31,12 @@ log = logging.getLogger("wsnode.load")
 
 TURNS_AT_ONCE, CONNECTS_AT_ONCE = 32, 8
 """In one go before replies are read: bounds how long a late schedule keeps the loop (some 2 ms each)."""
-GRAIN_NS = 250_000
-"""Turns due within this time of each other share one wake-up; the later ones come late, by less than this."""
+GRAIN_NS, COARSEST_GRAIN_NS, TURNS_A_GRAIN = 250_000, 750_000, 4
+"""Turns due within a grain of each other share one wake-up; the later ones come late, by less than that. A grain has
+room for some turns, within these bounds: at low rates it is the wake-ups that cost."""
+FOLD_AT = 64
+"""Messages left in a second's lists, at most until the next sweep: as many are counted at half the price, and are too
+few to keep the loop."""
 SWEEP_NS = 100_000_000
 SWEEPS = 5
 """Each client is looked at once in SWEEPS × SWEEP_NS for replies that are overdue."""
@@ -69,7 +74,8 @@ class Worker:
             connecting=self._connecting,
             opened=self._opened,
         )
-        self._clients = [Client(number, self._setting) for number in plan.share.clients()]
+        kind = UsualClient if is_usual(self._setting) else Client
+        self._clients = [kind(number, self._setting) for number in plan.share.clients()]
         self._schedule = schedule_of(self._pacing, self._clients)
         self._connects = deque(connect_order(self._pacing, plan.share))
         self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
@@ -97,6 +103,8 @@ class Worker:
         self._finishing: asyncio.Task[None] | None = None
         self._cpu_before_ns = 0
         self._collected_at = 0
+        spacing_ns = self._pacing.interval_ns // max(1, len(self._clients))
+        self._grain_ns = min(COARSEST_GRAIN_NS, max(GRAIN_NS, TURNS_A_GRAIN * spacing_ns))
         self._timer = Timer(self._tick)
 
     # --- orders ---
@@ -156,6 +164,8 @@ class Worker:
             behind = self._begin_connects(now) or behind
         else:
             behind = False
+        if self._second is not None and len(self._second.lags) >= FOLD_AT:
+            self._recorder.fold()
         self._end_seconds(now)
         if now >= self._sweep_at:
             self._sweep(now)
@@ -171,7 +181,7 @@ class Worker:
 
     def _turns(self, now: int) -> tuple[int, bool]:
         """Give every due message its turn. Returns the time afterwards, and whether some are left for the next tick."""
-        schedule, recorder, left = self._schedule, self._recorder, TURNS_AT_ONCE
+        schedule, left = self._schedule, TURNS_AT_ONCE
         stop = self._stop_ns
         while (due := schedule.due) <= now:
             if now >= stop + GRACE_NS:
@@ -182,7 +192,7 @@ class Worker:
             if second is None or second.number != number:
                 second = self._enter(number)
             client = schedule.client
-            recorder.turn(second, now - due)
+            second.lags.append(now - due)
             now = client.turn(second, now + self._origin) - self._origin
             schedule.step()
             left -= 1
@@ -271,7 +281,7 @@ class Worker:
             if self._leaving or self._returning:
                 due = min(due, now + LEAVE_NS)
             if due < wake:
-                wake = max(due, now + GRAIN_NS)
+                wake = max(due, now + self._grain_ns)
         else:
             wake = min(wake, self._drain_until, now + 20_000_000)
         return wake
@@ -318,6 +328,7 @@ class Worker:
 
     def _sweep(self, now: int) -> None:
         self._sweep_at = now + SWEEP_NS
+        self._recorder.fold()
         moment = now + self._origin
         for client in self._clients[self._sweep_place :: SWEEPS]:
             if client.unsettled:
@@ -410,7 +421,7 @@ async def serve(assignment: Assignment) -> None:
         plan = Plan.model_validate(config["plan"])
         family, sockaddr = config["address"]
         address = Address.at(plan.url, family, sockaddr, config["sources"], plan.share)
-        worker = Worker(plan, address, Recorder(counters), control)
+        worker = Worker(plan, address, Recorder(counters, plan.scenario.size_bytes), control)
     except (OSError, ValueError) as error:
         control.send({"failed": str(error)})
         await control.drain()
