@@ -1,10 +1,12 @@
 """wsnode against what teams know: CPU time per message, delivery and accept, and memory per connection.
 
-    ./wslab bench echo|broadcast|accept|memory|generator [--peers node,websockets] [--rounds 7] [--json FILE]
+    ./wslab bench echo|broadcast|coalesce|accept|memory|generator [--peers node,websockets] [--rounds 7] [--json FILE]
 
 All run in turns in one go, each server with one process, loaded by the same raw client; what counts is the median of
 the rounds' ratios, since a noisy machine moves all of them. Ratios are of CPU time of the measured process, its kernel
 time included, higher is better; memory is a ratio of bytes. `node` is Node.js with `ws` 8 from npm, no compression.
+`lean-2` has two workers, whose CPU time is added up. With `-tick` a room's messages are written together every 2 ms:
+by `--coalesce-ms`, and in Node by the same trick, frames made once and one write for each subscriber.
 """
 
 from __future__ import annotations
@@ -39,14 +41,29 @@ OURS = "lean"
 CONNECTIONS, HELD = 1000, 10_000
 WARM_UP_S = 0.5
 BURST = 200
+AT_ONCE, TICK_MS = 20, 2
+KNOWN = ("node", "node-tick", "lean", "lean-tick", "lean-2", "lean-2-tick", "websockets", "websockets-2")
+USUAL = {"broadcast": "node,lean,lean-2,websockets", "coalesce": "node,node-tick,lean,lean-tick,lean-2,lean-2-tick"}
+"""Peers of a bench that is not told which."""
 
 NODE_SERVER = """
-const { WebSocketServer, WebSocket } = require('ws');
+const { WebSocketServer, WebSocket, Sender } = require('ws');
+const tick = Number(process.argv[1] ?? 0);
+let waiting = [];
+const flush = (server) => {
+  const joined = Buffer.concat(waiting);
+  waiting = [];
+  for (const client of server.clients) if (client.readyState === WebSocket.OPEN) client._socket.write(joined);
+};
 const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false, backlog: 65535 });
 server.on('connection', (socket, request) => {
   if (request.url.startsWith('/broadcast/'))
     socket.on('message', (data, binary) => {
-      for (const client of server.clients) if (client.readyState === WebSocket.OPEN) client.send(data, { binary });
+      if (tick) {
+        if (!waiting.length) setTimeout(flush, tick, server);
+        waiting.push(...Sender.frame(data, { fin: true, rsv1: false, opcode: binary ? 2 : 1, mask: false }));
+      } else for (const client of server.clients)
+        if (client.readyState === WebSocket.OPEN) client.send(data, { binary });
     });
   else socket.on('message', (data, binary) => socket.send(data, { binary }));
 });
@@ -125,6 +142,8 @@ class Server(NamedTuple):
 
     pid: int
     port: int
+    others: tuple[int, ...] = ()
+    """Its further workers."""
 
 
 @contextlib.contextmanager
@@ -141,13 +160,14 @@ def node_modules() -> Iterator[Path]:
 @contextlib.contextmanager
 def serving(peer: str, modules: Path | None) -> Iterator[Server]:
     """A peer's server."""
-    if peer == "node":
+    name, *more = peer.split("-")
+    if name == "node":
         assert modules is not None
-        command = ["node", "-e", NODE_SERVER]
+        command = ["node", "-e", NODE_SERVER, *([str(TICK_MS)] if "tick" in more else [])]
     else:
         command = [
-            sys.executable, "-m", "wsnode", "serve", "--engine", peer, "--workers", "1", "--port", "0",
-            "--metrics-port", "0",
+            sys.executable, "-m", "wsnode", "serve", "--engine", name, "--workers", "2" if "2" in more else "1",
+            "--port", "0", "--metrics-port", "0", *(["--coalesce-ms", str(TICK_MS)] if "tick" in more else []),
         ]  # fmt: skip
     with subprocess.Popen(
         command, cwd=modules or ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
@@ -157,8 +177,8 @@ def serving(peer: str, modules: Path | None) -> Iterator[Server]:
             assert process.stdout is not None
             found = re.search(r"ws://127\.0\.0\.1:(\d+)", process.stdout.readline())
             assert found is not None, f"{peer} did not start"
-            worker = process.pid if peer == "node" else psutil.Process(process.pid).children()[0].pid
-            yield Server(worker, int(found[1]))
+            workers = [process.pid] if name == "node" else [c.pid for c in psutil.Process(process.pid).children()]
+            yield Server(workers[0], int(found[1]), tuple(workers[1:]))
         finally:
             process.terminate()
 
@@ -221,18 +241,24 @@ async def echo(server: Server, seconds: float) -> float:
     return cpu / (count / ECHO_BYTES) * 1e6
 
 
-async def broadcast(server: Server, seconds: float) -> float:
-    """CPU microseconds per delivery, a message to all subscribers at a time."""
+async def broadcast(server: Server, seconds: float, at_once: int = 1) -> float:
+    """CPU microseconds per delivery, so many messages to all subscribers at a time."""
     clients = await connect(server.port, "/broadcast/bench", CONNECTIONS)
-    cpu, count, deadline = cpu_s(server.pid), 0, time.monotonic() + seconds
+    pids = (server.pid, *server.others)
+    cpu, count, deadline = sum(map(cpu_s, pids)), 0, time.monotonic() + seconds
     while time.monotonic() < deadline:
-        clients[0].transport.write(FRAME)  # type: ignore[attr-defined]
-        count += CONNECTIONS
+        clients[0].transport.write(FRAME * at_once)  # type: ignore[attr-defined]
+        count += at_once * CONNECTIONS
         while sum(client.bytes for client in clients) < count * ECHO_BYTES:
             await asyncio.sleep(0.002)
-    cpu = cpu_s(server.pid) - cpu
+    cpu = sum(map(cpu_s, pids)) - cpu
     gone(clients)
     return cpu / count * 1e6
+
+
+async def coalesce(server: Server, seconds: float) -> float:
+    """The same with enough messages at a time for a tick to have something to join."""
+    return await broadcast(server, seconds, AT_ONCE)
 
 
 async def accept(server: Server, seconds: float) -> float:
@@ -261,6 +287,7 @@ async def memory(server: Server, seconds: float) -> float:
 SERVER_BENCHES: dict[str, tuple[str, Callable[..., object]]] = {
     "echo": (f"µs of CPU per message, {CONNECTIONS} connections", echo),
     "broadcast": (f"µs of CPU per delivery, 1 to {CONNECTIONS}", broadcast),
+    "coalesce": (f"µs of CPU per delivery, 1 to {CONNECTIONS}, {AT_ONCE} messages at a time", coalesce),
     "accept": ("µs of CPU per connection accepted", accept),
     "memory": ("KiB per idle connection", memory),
 }
@@ -331,22 +358,23 @@ def main() -> int:
         prog="wslab bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bench", choices=[*SERVER_BENCHES, "generator"])
-    parser.add_argument("--peers", default="node,lean,websockets", help="compared, the first one is the measure")
+    parser.add_argument("--peers", help=f"compared, the first one is the measure; known: {', '.join(KNOWN)}")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each round of each peer")
     parser.add_argument("--rate", type=int, default=40_000, help="messages/s of the generator bench")
     parser.add_argument("--json", type=Path, help="write all rounds here")
     options = parser.parse_args()
-    peers = options.peers.split(",")
+    peers = (options.peers or USUAL.get(options.bench, "node,lean,websockets")).split(",")
     if options.bench == "generator":
         peers = [peer for peer in peers if peer != "websockets"]
-    if unknown := set(peers) - {"node", "lean", "websockets"}:
-        parser.error(f"--peers: {', '.join(sorted(unknown))} is not known; known: node, lean, websockets")
-    if "node" in peers and not (shutil.which("node") and shutil.which("npm")):
+    if unknown := set(peers) - set(KNOWN):
+        parser.error(f"--peers: {', '.join(sorted(unknown))} is not known; known: {', '.join(KNOWN)}")
+    with_node = any(peer.startswith("node") for peer in peers)
+    if with_node and not (shutil.which("node") and shutil.which("npm")):
         parser.error("node and npm are not on PATH: install them, or leave node out of --peers")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if "node" in peers:
+    if with_node:
         with node_modules() as modules:
             table = _bench(options, peers, modules)
     else:

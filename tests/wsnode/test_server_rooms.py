@@ -105,6 +105,16 @@ def test_a_subscriber_that_does_not_read_is_closed_with_1013_and_the_others_miss
         assert grown - before < 65536 * count, "what they did not read would be eight times that"
 
 
+def test_what_one_read_brings_is_written_in_one_piece():
+    """Without any tick: the system calls of a room under load are those of its turns."""
+    with serving("--engine", "lean", "--workers", "1", "--ping-interval", "0") as server:
+        one, two = (upgrade(server.port, "/broadcast/a")[0] for _ in range(2))
+        with one, two:
+            one.sendall(frame(1, b"many") * 100)
+            wanted = frame(1, b"many", masked=False) * 100
+            assert (one.recv(65536), two.recv(65536)) == (wanted, wanted)
+
+
 COALESCED = ("--engine", "lean", "--workers", "1", "--coalesce-ms", "60")
 
 

@@ -61,7 +61,8 @@ class ServeOptions(BaseModel):
         ge=0,
         le=1000,
         description="milliseconds for which a room's messages may wait to be written to each subscriber in one piece: a"
-        " delivery comes up to that, and the timer's 1 ms, later; 0: none waits; needs the lean engine",
+        " delivery comes up to that, and the timer's 1 ms, later; 0: only those of one turn of the loop go together;"
+        " needs the lean engine",
     )
     pin: bool = Field(False, description="keep each worker on one core of those allowed, in turn")
 

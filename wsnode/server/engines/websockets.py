@@ -128,6 +128,7 @@ class WebsocketsEngine:
 
     async def drain(self, timeout_s: float) -> int:
         deadline = asyncio.get_running_loop().time() + timeout_s
+        self.rooms.flush()
         for count, connection in enumerate(self._server.connections):
             self._close(connection, CloseCode.GOING_AWAY, "server is shutting down")
             if count % DRAIN_CHUNK == DRAIN_CHUNK - 1:
