@@ -106,21 +106,21 @@ def _read(name: str, value: object) -> object:
         return value
     annotation = Scenario.model_fields[name].annotation
     if get_origin(annotation) is tuple:
-        return _lines(value)
+        return _lines(value, commas=name != "first_messages")
     if type(None) in get_args(annotation) and value.strip().lower() in ("", "none", "null"):
         return None
     return value if annotation is str else value.strip()
 
 
-def _lines(value: str) -> list[str]:
-    """Expressions as a JSON list, or one a line or between commas."""
+def _lines(value: str, *, commas: bool) -> list[str]:
+    """Expressions as a JSON list, or one a line, or between commas where they have none in them."""
     if value.lstrip().startswith("["):
         try:
             listed = json.loads(value)
         except (ValueError, RecursionError):
             return [value]
         return listed if isinstance(listed, list) else [value]
-    return [line.strip() for line in value.replace(",", "\n").splitlines() if line.strip()]
+    return [line.strip() for line in (value.replace(",", "\n") if commas else value).splitlines() if line.strip()]
 
 
 class FormField(NamedTuple):

@@ -94,6 +94,18 @@ ERRORS: dict[str, Explanation] = {
         "Raise the limit of its service, or spread the clients over more hosts.",
         "descriptors",
     ),
+    "login_failed": Explanation(
+        "login failed",
+        "A first message was not answered as the scenario awaits it, in time, or the connection ended meanwhile.",
+        "Are the first messages and their secrets right? The server's log may say why it refused them.",
+        KINDS_ANCHOR,
+    ),
+    "behaviour_failed": Explanation(
+        "behaviour failed",
+        "The installed behaviour raised an exception: the load generator's own fault, so the run is invalid.",
+        "The agent's journal has the exception.",
+        KINDS_ANCHOR,
+    ),
 }
 UNSENT: dict[str, Explanation] = {
     "not_open": Explanation(
@@ -125,6 +137,12 @@ UNSENT: dict[str, Explanation] = {
         "The load generator's schedule never reached them: its own fault, and above 1 % the run is invalid.",
         "Fewer clients for each host, more load generators, or less else on them.",
         "generatorlate",
+    ),
+    "behaviour_failed": Explanation(
+        "unsent, behaviour failed",
+        "The installed behaviour did not make them: the load generator's own fault.",
+        "The agent's journal has the exception.",
+        KINDS_ANCHOR,
     ),
 }
 

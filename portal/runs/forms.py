@@ -21,7 +21,20 @@ MAIN = ("clients", "interval_ms", "ramp_up_s", "duration_s", "rate_per_s")
 """The seed's five parameters."""
 GROUPS = (
     ("Judged by", ("thresholds", "abort_on", "primary_metric")),
-    ("Messages", ("size_bytes", "message_type", "match", "phase", "seed", "max_in_flight", "while_down")),
+    (
+        "Messages",
+        (
+            "size_bytes",
+            "message_type",
+            "payload",
+            "first_messages",
+            "match",
+            "phase",
+            "seed",
+            "max_in_flight",
+            "while_down",
+        ),
+    ),
     (
         "Time",
         ("stages", "warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s"),

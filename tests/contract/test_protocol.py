@@ -83,6 +83,7 @@ REQUESTS: list[BaseModel] = [
     protocol.Preflight(id=11, port=3000),
     protocol.Prepare(id=12, **OF, plan=AIMED),
     protocol.Hook(id=13, **OF, name="restart_server"),
+    protocol.Prepare(id=14, **OF, plan=PLAN, secrets={"TOKEN": "hush"}),
 ]
 REPLIES: list[BaseModel] = [
     protocol.Hello(

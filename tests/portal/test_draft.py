@@ -67,7 +67,8 @@ def test_form_fields_are_the_scenarios_with_their_limits() -> None:
         "integer", 1, 1_000_000, "connections", 1000,
     )  # fmt: skip
     assert fields["seed"].maximum == (1 << 32) - 1
-    assert fields["match"].choices == ("prefix", "order", "none")
+    assert fields["message_type"].choices == ("text", "binary")
+    assert (fields["match"].kind, fields["first_messages"].kind, fields["payload"].optional) == ("text", "lines", True)
     assert (fields["max_in_flight"].optional, fields["clients"].optional) == (True, False)
     assert {field.kind for field in fields.values()} == {"integer", "number", "text", "choice", "flag", "lines"}
     assert all(field.title and field.help for field in fields.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ def carry_out(
     workers: int = 1,
     on_go: Callable[[], object] | None = None,
     interrupt: Callable[[Load], Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Done:
     """Run a scenario of these fields against a URL. `on_go` is called at the origin."""
@@ -45,6 +46,7 @@ def carry_out(
         load = Load(
             Plan.whole(scenario, url),
             workers,
+            secrets=secrets,
             on_second=series.append,
             on_live=lives.append,
         )

@@ -289,6 +289,10 @@ def _exhaustion(summary: Summary, around: Surroundings) -> Iterator[Reason]:
     for kind, n in summary.total.errors.items():
         if n and kind in names:
             yield Reason("suspect", f"{names[kind]} were exhausted on a load generator, {n:,} times")
+    if n := summary.total.errors.get("behaviour_failed", 0):
+        yield Reason(
+            "invalid", f"the behaviour {summary.scenario.behaviour} failed {n:,} times: its own code, not the server"
+        )
     for line in around.exhausted:
         yield Reason("suspect", f"exhausted on a load generator: {line}")
 

@@ -55,10 +55,19 @@ CLIENT_ERROR_KINDS = (
     "protocol_error",
     "source_ports_exhausted",
     "descriptors_exhausted",
+    "login_failed",
+    "behaviour_failed",
 )
 """Copy of `wsnode.core.protocol.ErrorKind` without its pydantic (tested equal)."""
 
-UNSENT_REASONS = ("not_open", "connection_down", "max_in_flight", "write_blocked", "generator_late")
+UNSENT_REASONS = (
+    "not_open",
+    "connection_down",
+    "max_in_flight",
+    "write_blocked",
+    "generator_late",
+    "behaviour_failed",
+)
 """Copy of `wsnode.core.protocol.UnsentReason` (tested equal)."""
 
 PROCESSING_BUCKETS = (

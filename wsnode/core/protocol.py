@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -26,6 +27,7 @@ from pydantic import (
 
 from wsnode.core.histogram import Histogram
 from wsnode.core.scenario import Plan
+from wsnode.core.template import SECRET_NAME
 
 T = TypeVar("T")
 
@@ -47,12 +49,18 @@ ErrorKind = Literal[
     "protocol_error",
     "source_ports_exhausted",
     "descriptors_exhausted",
+    "login_failed",
+    "behaviour_failed",
 ]
-"""Why a connect failed or a connection broke. The last two are the generator's own."""
-UnsentReason = Literal["not_open", "connection_down", "max_in_flight", "write_blocked", "generator_late"]
-"""Why a due message was not sent: before the first handshake ended, while the connection was down, by the bound on
-in-flight messages, because the server did not read, or because the generator's schedule never reached it."""
-GENERATOR_FAULTS: frozenset[str] = frozenset({"generator_late"})
+"""Why a connect failed or a connection broke. `login_failed`: a first message was not answered as awaited. Exhaustion
+and `behaviour_failed`, an exception in an installed behaviour's code, are the generator's own."""
+UnsentReason = Literal[
+    "not_open", "connection_down", "max_in_flight", "write_blocked", "generator_late", "behaviour_failed"
+]
+"""Why a due message was not sent: before the client was ready for the first time, while the connection was down, by the
+bound on in-flight messages, because the server did not read, because the generator's schedule never reached it, or
+because an installed behaviour did not make it."""
+GENERATOR_FAULTS: frozenset[str] = frozenset({"generator_late", "behaviour_failed"})
 CROWDED = 0.05
 """Share of the source ports that may be in TIME-WAIT when a run begins."""
 HOOK = r"^[a-z][a-z0-9_]{0,31}$"
@@ -281,6 +289,12 @@ class Prepare(_Of):
 
     type: Literal["prepare"] = "prepare"
     plan: Plan
+    secrets: dict[Annotated[str, Field(pattern=f"^{SECRET_NAME}$")], SecretStr] = {}
+    """The values of the plan's secrets, which are for the workers' memory alone."""
+
+    @field_serializer("secrets", when_used="json")
+    def _reveal(self, value: dict[str, SecretStr]) -> dict[str, str]:
+        return revealed(value)
 
 
 class Go(_Of):
@@ -354,6 +368,11 @@ _PLAIN = "plain"
 """Context of a text without minus signs and truth values: see `Histogram.from_wire`."""
 _requests: TypeAdapter[Request] = TypeAdapter(Request)
 _replies: TypeAdapter[Reply] = TypeAdapter(Reply)
+
+
+def revealed(secrets: dict[str, SecretStr]) -> dict[str, str]:
+    """Secrets as they are, for whoever needs them so."""
+    return {name: value.get_secret_value() for name, value in secrets.items()}
 
 
 def encode(line: BaseModel) -> bytes:

@@ -12,7 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
 from wsnode.core.pacing import Pacing, Share
+from wsnode.core.pointer import Pointer
+from wsnode.core.script import Step
 from wsnode.core.stages import GRAMMAR, STEP_S, Stage, climb_s, highest, parse_stages, steepest_per_s
+from wsnode.core.template import Template
 from wsnode.core.threshold import Threshold, check_metric
 
 NS = 1_000_000_000
@@ -20,6 +23,12 @@ LONGEST_VALUE = 100
 """Characters of a refused value that an error line shows."""
 PREFIX_BYTES = 24
 """Longest client-and-sequence prefix of a payload: two hexadecimal numbers with their separators."""
+LONGEST_TEMPLATE = 1 << 16
+"""Characters of a payload's template."""
+BEHAVIOUR = r"^[a-z][a-z0-9_]{0,31}$"
+"""What a behaviour's name looks like."""
+BUILT_IN = ("echo",)
+"""Behaviours that every wsnode has; each has a path of its own name on a lab's server."""
 CONSENT = r"^[A-Za-z0-9._-]{16,128}$"
 """What a token of consent looks like."""
 
@@ -49,8 +58,13 @@ class Scenario(BaseModel):
         str, Field(max_length=500, title="Description", description="What this load is for, in a sentence.")
     ] = ""
     behaviour: Annotated[
-        Literal["echo"],
-        Field(title="Behaviour", description="What clients do: 'echo' sends to /echo and awaits each reply."),
+        str,
+        Field(
+            pattern=BEHAVIOUR,
+            title="Behaviour",
+            description="What clients do: 'echo' sends to /echo and awaits each reply; others are installed on "
+            "the load generators under a name of lower-case letters, digits and '_' (wsnode behaviours lists them).",
+        ),
     ] = "echo"
     clients: Annotated[
         int,
@@ -170,12 +184,35 @@ class Scenario(BaseModel):
         Literal["text", "binary"],
         Field(title="Message type", description="WebSocket opcode of the messages."),
     ] = "text"
-    match: Annotated[
-        Literal["prefix", "order", "none"],
+    payload: Annotated[
+        str | None,
         Field(
+            min_length=1,
+            max_length=LONGEST_TEMPLATE,
+            title="Payload",
+            description="Text of each message, such as '{\"id\": ${seq}}', with ${seq}, ${client} and ${secret:NAME} "
+            "in it. Empty: client and sequence, filled up to the message size.",
+        ),
+    ] = None
+    first_messages: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=50,
+            title="First messages",
+            description="What a client says before it is ready, and what it awaits: '> TEXT' sends, '< any', "
+            "'< text TEXT', '< json:/POINTER' and '< json:/POINTER == VALUE' await an answer, with ${client} and "
+            "${secret:NAME} in them.",
+        ),
+    ] = ()
+    match: Annotated[
+        str,
+        Field(
+            pattern=r"^(prefix|order|none|json:(/\S*)?)$",
+            max_length=200,
             title="Reply matching",
-            description="'prefix': by client and sequence at the payload's start; 'order': n-th reply to the "
-            "n-th message; 'none': no reply is awaited.",
+            description="'prefix': by client and sequence at the payload's start, or as an installed behaviour does; "
+            "'json:/POINTER': by the value there, as in json:/id; 'order': n-th reply to the n-th message; 'none': no "
+            "reply is awaited.",
         ),
     ] = "prefix"
     phase: Annotated[
@@ -320,6 +357,23 @@ class Scenario(BaseModel):
     def _abort_rules_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(AbortRule.parse(text).text for text in value)
 
+    @field_validator("payload")
+    @classmethod
+    def _payload_parses(cls, value: str | None) -> str | None:
+        return value if value is None else Template.parse(value).text
+
+    @field_validator("first_messages")
+    @classmethod
+    def _first_messages_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(Step.parse(line).text for line in value)
+
+    @field_validator("match")
+    @classmethod
+    def _pointer_parses(cls, value: str) -> str:
+        if value.startswith("json:"):
+            Pointer.parse(value.removeprefix("json:"))
+        return value
+
     @field_validator("primary_metric")
     @classmethod
     def _primary_metric_exists(cls, value: str | None) -> str | None:
@@ -333,7 +387,48 @@ class Scenario(BaseModel):
                 f"at least as long, so that every reply can still be awaited (drain_s >= "
                 f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
+        self._check_conversation()
         return self
+
+    def _check_conversation(self) -> None:
+        """Whether what is sent can be matched with what comes. Raises ValueError."""
+        if self.behaviour not in BUILT_IN:
+            if self.payload is not None:
+                raise ValueError(f"payload: behaviour {self.behaviour} makes its messages itself; leave payload empty")
+            if self.key_pointer is not None:
+                raise ValueError(
+                    f"match: behaviour {self.behaviour} knows its replies itself: match is 'prefix' (as it does), "
+                    "'order' or 'none'"
+                )
+        elif self.payload is None:
+            if self.key_pointer is not None:
+                raise ValueError(f"match: {self.match} needs a payload that is JSON, such as '{{\"id\": ${{seq}}}}'")
+        elif self.match == "prefix":
+            raise ValueError(
+                "match: a payload of one's own has no prefix: match is 'json:/POINTER' (such as json:/id), 'order' or "
+                "'none'"
+            )
+        elif self.key_pointer is not None:
+            payload = Template.parse(self.payload)
+            try:
+                self.key_pointer.key_of(payload, dict.fromkeys(payload.secrets, "0"))
+            except ValueError as error:
+                raise ValueError(f"match: {self.match} does not fit the payload: {error}") from None
+
+    @property
+    def key_pointer(self) -> Pointer | None:
+        """Of `match: json:/…`: where a message's key is."""
+        return Pointer.parse(self.match.removeprefix("json:")) if self.match.startswith("json:") else None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the secrets that it needs, in order."""
+        names: set[str] = set()
+        if self.payload is not None:
+            names |= Template.parse(self.payload).secrets
+        for line in self.first_messages:
+            names |= Step.parse(line).secrets
+        return tuple(sorted(names))
 
     @property
     def planned_ramp_s(self) -> float:
@@ -376,9 +471,10 @@ class Scenario(BaseModel):
         return min(self.clients, self.pacing().connects_due(self.duration_s * NS))
 
     @property
-    def effective_match(self) -> Literal["prefix", "order", "none"]:
+    def effective_match(self) -> str:
         """`match`, or 'order' where the payload is too small for a prefix."""
-        return "order" if self.match == "prefix" and self.size_bytes < PREFIX_BYTES else self.match
+        short = self.match == "prefix" and self.size_bytes < PREFIX_BYTES and self.behaviour in BUILT_IN
+        return "order" if short else self.match
 
     @property
     def effective_primary_metric(self) -> str:
@@ -479,6 +575,10 @@ class Scenario(BaseModel):
             )
         elif self.match == "order":
             notes.append("replies are matched by order, so a loss cannot be placed")
+        if self.payload is not None:
+            notes.append("messages are as long as their payload makes them: size_bytes is not used")
+        if self.behaviour not in BUILT_IN:
+            notes.append(f"messages are made by the installed behaviour {self.behaviour}: size_bytes is not used")
         return notes
 
 

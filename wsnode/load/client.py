@@ -20,7 +20,7 @@ from wsnode.load.recorder import DueSecond, Recorder
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 IDLE, CONNECTING, OPEN, BROKEN, CLOSING, DOWN = range(6)
 """BROKEN: the server closes, or has broken the protocol; the TCP connection has not ended yet."""
@@ -96,11 +96,11 @@ class Client(LeanClient):
         self._setting = setting
         self._prefix = b"%x " % number
         self._sequence = 0
-        self._outstanding: dict[bytes | int, tuple[DueSecond, int, int]] = {}
+        self._outstanding: dict[Hashable, tuple[DueSecond, int, int]] = {}
         """Sent and awaited, oldest first: key → (second, turn, when the kernel had it)."""
         self._waiting: deque[tuple[DueSecond, int]] | tuple[()] = ()
         """Their turn came, but the server does not read or the connection is down: (second, turn)."""
-        self._blocked: tuple[DueSecond | None, int, bytes | int] | None = None
+        self._blocked: tuple[DueSecond | None, int, Hashable] | None = None
         """The message that the kernel has taken in part, or not at all. Its second is None once it was given up: its
         bytes are still in the way."""
         self._socket: socket.socket | None = None
@@ -205,7 +205,10 @@ class Client(LeanClient):
 
     def _handshake_done(self) -> None:
         self._opening = None
-        now = monotonic_ns()
+        self._ready(monotonic_ns())
+
+    def _ready(self, now: int) -> None:
+        """The handshake was done at that time, and nothing stands between this client and its messages."""
         setting, recorder = self._setting, self._setting.recorder
         setting.connecting.pop(self, None)
         setting.opened.add(self)
@@ -281,7 +284,7 @@ class Client(LeanClient):
             self._handed_over(second, turn_ns, key, now)
         return now
 
-    def _handed_over(self, second: DueSecond, turn_ns: int, key: bytes | int, now: int) -> None:
+    def _handed_over(self, second: DueSecond, turn_ns: int, key: Hashable, now: int) -> None:
         setting = self._setting
         setting.recorder.sent(second, now - turn_ns, setting.size)
         if setting.match == "none":
@@ -385,12 +388,17 @@ class Client(LeanClient):
         if setting.match == "none":
             return
         outstanding = self._outstanding
-        key: bytes | int | None
+        key: Hashable | None
         if setting.match == "prefix":
             key = payload[: payload.find(b" ", payload.find(b" ") + 1) + 1]
         else:
             key = next(iter(outstanding), None)
-        awaited = outstanding.pop(key, None) if key is not None else None
+        self._settle(outstanding.pop(key, None) if key is not None else None, now)
+
+    def _settle(self, awaited: tuple[DueSecond, int, int] | None, now: int) -> None:
+        """A message has come that answers this one; None: it answers none."""
+        setting = self._setting
+        recorder = setting.recorder
         if awaited is None:
             recorder.stray()
             return

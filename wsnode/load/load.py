@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from websockets.exceptions import InvalidURI
@@ -100,7 +100,8 @@ class Load:
 
     `on_second` gets the merged cumulative seconds 1, 2, 3, … in order, `on_live` one live line a second; both in the
     event loop that called `prepare`. `address` is where to connect to, for callers that have checked it: the host's
-    name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`).
+    name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`). `secrets` are the values
+    that the scenario names: they go to the workers' memory alone.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Load:
         table: SharedTable | None = None,
         address: tuple[int, tuple[Any, ...]] | None = None,
         sources: Sequence[str] = (),
+        secrets: Mapping[str, str] | None = None,
         on_second: Callable[[Second], None],
         on_live: Callable[[Live], None],
     ) -> None:
@@ -118,6 +120,7 @@ class Load:
         self.workers = max(1, min(workers, plan.count))
         self._address = address
         self._sources = tuple(sources)
+        self._secrets = dict(secrets or {})
         self._table = table
         self._on_second = on_second
         self._on_live = on_live
@@ -150,6 +153,7 @@ class Load:
                 "plan": plans[number].model_dump(mode="json"),
                 "address": address,
                 "sources": self._sources,
+                "secrets": self._secrets,
             },
             table=self._table,
             on_message=self._on_message,

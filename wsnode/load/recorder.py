@@ -261,6 +261,11 @@ class Recorder:
             response.add(response_ns)
         self.live.messages_received += 1
 
+    def said(self, size: int) -> None:
+        """A first message is on its way: bytes, and no message that was due."""
+        self.bytes_sent += size
+        self.live.bytes_sent += size
+
     def arrived(self, size: int) -> None:
         """A whole message from the server, expected or not."""
         self.bytes_received += size

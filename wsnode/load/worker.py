@@ -20,6 +20,7 @@ from wsnode.core.metrics import for_job
 from wsnode.core.scenario import Plan
 from wsnode.load.address import Address
 from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_head
+from wsnode.load.conversation import Conversation
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
 from wsnode.load.timer import Timer
@@ -53,7 +54,9 @@ CLOSE_DEADLINE_S = 3.0
 class Worker:
     """A share of a run's clients, kept on schedule by one timer."""
 
-    def __init__(self, plan: Plan, address: Address, recorder: Recorder, control: Control) -> None:
+    def __init__(
+        self, plan: Plan, address: Address, recorder: Recorder, control: Control, talk: Conversation | None = None
+    ) -> None:
         scenario = plan.scenario
         self._control = control
         self._recorder = recorder
@@ -74,8 +77,12 @@ class Worker:
             connecting=self._connecting,
             opened=self._opened,
         )
-        kind = UsualClient if is_usual(self._setting) else Client
-        self._clients = [kind(number, self._setting) for number in plan.share.clients()]
+        self._talk = talk
+        if talk is None:
+            kind = UsualClient if is_usual(self._setting) else Client
+            self._clients = [kind(number, self._setting) for number in plan.share.clients()]
+        else:
+            self._clients = talk.clients(plan.share, self._setting)
         self._schedule = schedule_of(self._pacing, self._clients)
         self._connects = deque(connect_order(self._pacing, plan.share))
         self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
@@ -106,6 +113,11 @@ class Worker:
         spacing_ns = self._pacing.interval_ns // max(1, len(self._clients))
         self._grain_ns = min(COARSEST_GRAIN_NS, max(GRAIN_NS, TURNS_A_GRAIN * spacing_ns))
         self._timer = Timer(self._tick)
+
+    @property
+    def _pending(self) -> int:
+        """Connects that have neither opened nor failed."""
+        return len(self._connecting) + (len(self._talk.greeting) if self._talk else 0)
 
     # --- orders ---
 
@@ -295,7 +307,7 @@ class Worker:
             self._tick_second += 1
             ended = True
             if self._tick_second * NS <= self._stop_ns:
-                recorder.snapshot(self._tick_second, len(self._connecting), len(self._opened), self._cpu_s())
+                recorder.snapshot(self._tick_second, self._pending, len(self._opened), self._cpu_s())
         passed = min(now, self._schedule.due, self._stop_ns) // NS
         if passed >= 1 and (self._second is None or self._second.number <= passed):
             # The schedule is beyond these seconds, also where nothing was due in them.
@@ -395,7 +407,7 @@ class Worker:
             client.abandon()
         final = recorder.final_line(
             max(1, -(-self._stop_ns // NS)),
-            len(self._connecting),
+            self._pending,
             len(self._opened),
             in_flight,
             self._cpu_s(),
@@ -419,9 +431,11 @@ async def serve(assignment: Assignment) -> None:
         monitor.start()
     try:
         plan = Plan.model_validate(config["plan"])
+        talk = Conversation.of(plan.scenario, config["secrets"])
+        url = plan.url if talk is None else talk.url(plan.url)
         family, sockaddr = config["address"]
-        address = Address.at(plan.url, family, sockaddr, config["sources"], plan.share)
-        worker = Worker(plan, address, Recorder(counters, plan.scenario.size_bytes), control)
+        address = Address.at(url, family, sockaddr, config["sources"], plan.share)
+        worker = Worker(plan, address, Recorder(counters, plan.scenario.size_bytes), control, talk)
     except (OSError, ValueError) as error:
         control.send({"failed": str(error)})
         await control.drain()
