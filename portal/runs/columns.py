@@ -17,7 +17,7 @@ from portal.runs.deltas import Line, flat, shrink
 from wsnode.core.histogram import LIMIT_NS, bucket_bounds
 from wsnode.core.protocol import HISTOGRAMS
 
-SUMS = ("counters", "errors", "unsent")
+SUMS = ("counters", "errors", "unsent", "kinds")
 MOMENTS = ("count", "sum", "overflow", "min", "max")
 HOST = ("steal_s", "throttled_s", "core_s")
 _UPPER = bytes(pair >> 4 for pair in range(256))

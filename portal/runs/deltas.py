@@ -15,7 +15,7 @@ from typing import Any
 from wsnode.core.histogram import LIMIT_NS, bucket_bounds
 
 Line = dict[str, Any]
-_SUMS = ("counters", "errors", "unsent")
+_SUMS = ("counters", "errors", "unsent", "kinds")
 _MOMENTS = ("count", "sum", "overflow")
 
 

@@ -144,6 +144,12 @@ UNSENT: dict[str, Explanation] = {
         "The agent's journal has the exception.",
         KINDS_ANCHOR,
     ),
+    "client_kind": Explanation(
+        "unsent, client kind",
+        "Clients that the scenario asked to read slowly or not at all: their connections took no more. In no ratio.",
+        "Nothing: what the server did with such clients is the result.",
+        KINDS_ANCHOR,
+    ),
 }
 
 

@@ -222,7 +222,8 @@ def _connects(summary: Summary, around: Surroundings, hosts: Sequence[HostRun]) 
     late, connects = total.connects_late, total.connections_attempted
     if not around.lost_hosts and all(host.result.state != "interrupted" for host in hosts):
         # Those that were due early enough to be late, and that nobody has begun, are later than any.
-        never = _connects_due(summary, len(summary.series)) - (total.connections_attempted - total.reconnects)
+        attempted = total.connections_attempted + summary.total.kinds.get("half_open.attempted", 0)
+        never = _connects_due(summary, len(summary.series)) - (attempted - total.reconnects)
         late, connects = late + max(0, never), connects + max(0, never)
     if connects and late / connects > CONNECTS_LATE_SUSPECT:
         yield Reason(

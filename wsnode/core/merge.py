@@ -27,6 +27,7 @@ def merge(parts: Iterable[Second]) -> Second:
     counters = dict.fromkeys(Counters.model_fields, 0)
     errors: dict[ErrorKind, int] = {}
     unsent: dict[UnsentReason, int] = {}
+    kinds: dict[str, int] = {}
     pools: dict[str, Pool] = {}
     cpu: list[float] = []
     steal_s = throttled_s = core_s = 0.0
@@ -36,6 +37,7 @@ def merge(parts: Iterable[Second]) -> Second:
             counters[name] += n
         _count(errors, part.errors)
         _count(unsent, part.unsent)
+        _count(kinds, part.kinds)
         for name, histogram in part.histograms.items():
             if name not in pools:
                 pools[name] = Pool()
@@ -52,6 +54,7 @@ def merge(parts: Iterable[Second]) -> Second:
         counters=Counters(**counters),
         errors=dict(sorted(errors.items())),
         unsent=dict(sorted(unsent.items())),
+        kinds=dict(sorted(kinds.items())),
         histograms={name: total for name, total in totals.items() if total.count},
         host=HostSecond(worker_cpu_s=tuple(cpu), steal_s=steal_s, throttled_s=throttled_s, core_s=core_s),
     )
@@ -80,9 +83,10 @@ def since(later: Second, earlier: Second | None) -> Second:
     }
     errors = _gained(later.errors, earlier.errors)
     unsent = _gained(later.unsent, earlier.unsent)
+    kinds = _gained(later.kinds, earlier.kinds)
     if (
         later.second < earlier.second
-        or min(*counters.values(), *errors.values(), *unsent.values()) < 0
+        or min(*counters.values(), *errors.values(), *unsent.values(), *kinds.values()) < 0
         or len(earlier.host.worker_cpu_s) != len(later.host.worker_cpu_s)
     ):
         raise ValueError(f"second {earlier.second} is not an earlier one of the load at second {later.second}")
@@ -91,6 +95,7 @@ def since(later: Second, earlier: Second | None) -> Second:
         counters=Counters(**counters),
         errors=errors,
         unsent=unsent,
+        kinds=kinds,
         histograms={
             name: gained
             for name in HISTOGRAMS

@@ -67,6 +67,7 @@ UNSENT_REASONS = (
     "write_blocked",
     "generator_late",
     "behaviour_failed",
+    "client_kind",
 )
 """Copy of `wsnode.core.protocol.UnsentReason` (tested equal)."""
 

@@ -20,6 +20,8 @@ GOLDEN_64 = 0x9E3779B97F4A7C15
 """The golden ratio's fractional part · 2^64."""
 SILVER_64 = 0x6A09E667F3BCC908
 """√2 − 1 · 2^64."""
+BRONZE_64 = 0xBB67AE8584CAA73B
+"""√3 − 1 · 2^64."""
 NEARBY = 64
 """So far around a ratio a step with a better quotient is looked for."""
 _MASK_64 = (1 << 64) - 1
@@ -101,6 +103,19 @@ def deal_step(clients: int) -> int:
     return min(
         near or [golden],
         key=lambda d: (_sum_of_quotients(clients, d) + _sum_of_quotients(clients, d * back % clients), d),
+    )
+
+
+@cache
+def kind_step(clients: int) -> int:
+    """The k of i · k mod clients, by which clients are of a kind (`wsnode.core.kinds`): near √3 − 1 of `clients`.
+
+    Even in time of connect, in phase and among the places, each as `deal_step` is.
+    """
+    backs = [1, *(pow(step, -1, clients) for step in (spread_step(clients), deal_step(clients)) if clients > 1)]
+    return min(
+        _coprime_near(clients, BRONZE_64, NEARBY),
+        key=lambda k: (sum(_sum_of_quotients(clients, k * back % clients) for back in backs), k),
     )
 
 

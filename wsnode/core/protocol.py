@@ -55,12 +55,15 @@ ErrorKind = Literal[
 """Why a connect failed or a connection broke. `login_failed`: a first message was not answered as awaited. Exhaustion
 and `behaviour_failed`, an exception in an installed behaviour's code, are the generator's own."""
 UnsentReason = Literal[
-    "not_open", "connection_down", "max_in_flight", "write_blocked", "generator_late", "behaviour_failed"
+    "not_open", "connection_down", "max_in_flight", "write_blocked", "generator_late", "behaviour_failed", "client_kind"
 ]
 """Why a due message was not sent: before the client was ready for the first time, while the connection was down, by the
 bound on in-flight messages, because the server did not read, because the generator's schedule never reached it, or
-because an installed behaviour did not make it."""
+because an installed behaviour did not make it. `client_kind`: whatever the reason, its client is of a kind that asks
+for it (`wsnode.core.kinds`)."""
 GENERATOR_FAULTS: frozenset[str] = frozenset({"generator_late", "behaviour_failed"})
+NOBODYS_FAULTS: frozenset[str] = frozenset({"client_kind"})
+"""Unsent by intent: in no ratio and no percentile."""
 CROWDED = 0.05
 """Share of the source ports that may be in TIME-WAIT when a run begins."""
 HOOK = r"^[a-z][a-z0-9_]{0,31}$"
@@ -135,6 +138,9 @@ class Second(_Line):
     counters: Counters
     errors: dict[ErrorKind, int] = {}
     unsent: dict[UnsentReason, int] = {}
+    kinds: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.[a-z_]{1,40}$")], int] = {}
+    """Counts of what clients that are not normal did and met, by kind and event, such as `slow_reader.opened`
+    (`wsnode.load.kinds`)."""
     histograms: dict[str, Histogram] = {}
     """By name, see `HISTOGRAMS`; cumulative. A missing one is empty."""
     host: HostSecond = HostSecond()

@@ -128,6 +128,8 @@ class RunCounters(Counters):
     connections_peak: int | None = None
     errors: dict[str, int] = {}
     unsent: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    """What clients of each kind did and met (`Second.kinds`), by `KIND.EVENT`; empty where all are normal."""
 
 
 class Rates(_Part):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
+from wsnode.core.kinds import Cast, Kind
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.pointer import Pointer
 from wsnode.core.script import Step
@@ -256,6 +257,16 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("s"),
         ),
     ] = 1
+    kinds: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=4,
+            title="Client kinds",
+            description="Shares of the clients that are not as they should be: 'slow_reader 5%' (with '4096 B/s'; 1024 "
+            "unless said), 'never_reads 1%', 'half_open 1%' (never ends its request), 'idle_pings 10%' (with '30 s'; "
+            "20 unless said). The rest is normal, and response times are theirs alone.",
+        ),
+    ] = ()
     split: Annotated[
         Literal["capacity", "even"],
         Field(
@@ -374,6 +385,13 @@ class Scenario(BaseModel):
             Pointer.parse(value.removeprefix("json:"))
         return value
 
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        texts = tuple(Kind.parse(text).text for text in value)
+        Cast.of(texts, 100)
+        return texts
+
     @field_validator("primary_metric")
     @classmethod
     def _primary_metric_exists(cls, value: str | None) -> str | None:
@@ -388,6 +406,13 @@ class Scenario(BaseModel):
                 f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
         self._check_conversation()
+        talks = [name for name in ("payload", "first_messages") if getattr(self, name)]
+        talks += [] if self.behaviour in BUILT_IN else [f"behaviour {self.behaviour}"]
+        if self.kinds and talks:
+            raise ValueError(
+                f"kinds do not go with {' and '.join(talks)}: clients that are not normal send what size_bytes says, and "
+                "log in nowhere; leave out the one or the other"
+            )
         return self
 
     def _check_conversation(self) -> None:
@@ -488,7 +513,12 @@ class Scenario(BaseModel):
     @property
     def offered_per_s(self) -> float:
         """Messages per second that all clients together offer once connected; with stages, while most are."""
-        return self.clients * 1000 / self.interval_ms if self.interval_ms else 0.0
+        return self.cast.senders * 1000 / self.interval_ms if self.interval_ms else 0.0
+
+    @property
+    def cast(self) -> Cast:
+        """Which clients are of which kind."""
+        return Cast.of(self.kinds, self.clients)
 
     def pacing(self) -> Pacing:
         """The run's timetable."""
@@ -579,6 +609,12 @@ class Scenario(BaseModel):
             notes.append("messages are as long as their payload makes them: size_bytes is not used")
         if self.behaviour not in BUILT_IN:
             notes.append(f"messages are made by the installed behaviour {self.behaviour}: size_bytes is not used")
+        if self.kinds:
+            counts = ", ".join(f"{n:,} {name}" for name, n in self.cast.counts().items())
+            notes.append(
+                f"of {self.clients:,} clients these are not normal: {counts}; replies to them are not awaited, so that "
+                "response and service times are of normal clients alone"
+            )
         return notes
 
 

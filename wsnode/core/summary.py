@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from wsnode.core import merge
 from wsnode.core.histogram import Histogram
-from wsnode.core.protocol import GENERATOR_FAULTS, HostResult, Second
+from wsnode.core.protocol import GENERATOR_FAULTS, NOBODYS_FAULTS, HostResult, Second
 from wsnode.core.result import (
     NO_REPLY,
     Held,
@@ -87,7 +87,7 @@ class Summary(NamedTuple):
     @property
     def server_fault_unsent(self) -> int:
         """Unsent messages of the window that are the server's fault, or the network's."""
-        return sum(n for why, n in self.measured.unsent.items() if why not in GENERATOR_FAULTS)
+        return sum(n for why, n in self.measured.unsent.items() if why not in GENERATOR_FAULTS | NOBODYS_FAULTS)
 
     @property
     def generator_fault_unsent(self) -> int:
@@ -125,12 +125,13 @@ class Summary(NamedTuple):
         """Of each latency what was recorded, and how many should have been."""
         window, total = self.measured, self.total
         due, sent, no_reply = (getattr(window.counters, f"messages_{name}") for name in ("due", "sent", "no_reply"))
+        aside = sum(n for why, n in window.unsent.items() if why in NOBODYS_FAULTS)
         replies = self.scenario.match != "none"
         dues = {
-            "response_time": due - no_reply if replies else 0,
+            "response_time": due - no_reply - aside if replies else 0,
             "service_time": sent - no_reply if replies else 0,
             "scheduler_lag": due,
-            "write_wait": due - self.generator_fault_unsent,
+            "write_wait": due - self.generator_fault_unsent - aside,
         }
         recorded = {name: (window.histogram(name), n) for name, n in dues.items()}
         return recorded | {"handshake": (total.histogram("handshake"), total.counters.connections_attempted)}
@@ -204,6 +205,7 @@ def run_counters(total: Second, peak: int | None) -> RunCounters:
         connections_peak=peak,
         errors={str(kind): n for kind, n in total.errors.items()},
         unsent={str(why): n for why, n in total.unsent.items()},
+        kinds=dict(total.kinds),
     )
 
 

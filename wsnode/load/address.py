@@ -39,14 +39,17 @@ class Address(NamedTuple):
         tls = ssl.create_default_context() if uri.secure else None
         return cls(uri, family, tuple(sockaddr), tls, Request(uri), tuple(sources), share)
 
-    def dial(self, number: int) -> socket.socket:
-        """A socket that connects for that client, perhaps still on its way.
+    def dial(self, number: int, receive_buffer: int | None = None) -> socket.socket:
+        """A socket that connects for that client, perhaps still on its way; with a receive buffer of so many bytes.
 
         Raises:
             OSError: no descriptor, port or route is left, or the target refuses at once.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
+            if receive_buffer is not None:
+                # Before the connect, since the window's scale is told in its first segment.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             if self.sources:
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 # By its place, so that a host's clients have each address as often as any other, to one.

@@ -103,6 +103,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a stage of the number of clients, instead of --clients, --ramp-up, --duration and --rate: "
         "'up to 1000 in 30s', 'hold 60s', 'step to 2000' or 'down to 0 in 10s'; each hold is reported on its own",
     )
+    parser.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="EXPR",
+        help="a share of clients that are not normal, such as 'slow_reader 5%%' or 'idle_pings 10%% 30 s'",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
     parser.add_argument(
         "--source",
@@ -161,6 +168,8 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
         fields["thresholds"] = [*fields.get("thresholds", ()), *arguments.threshold]
     if arguments.abort_on:
         fields["abort_on"] = [*fields.get("abort_on", ()), *arguments.abort_on]
+    if arguments.kind:
+        fields["kinds"] = [*fields.get("kinds", ()), *arguments.kind]
     if arguments.stage:
         fields["stages"] = [*fields.get("stages", ()), *arguments.stage]
     if not fields.get("stages"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic_ns
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from wsnode.lean import BINARY, TEXT, LeanClient, apply_mask, frame_head
 from wsnode.load.address import Address
@@ -89,6 +89,12 @@ class Client(LeanClient):
     )
 
     limit = LONGEST_REPLY
+    sends: ClassVar[bool] = True
+    """Whether it has turns."""
+    watched: ClassVar[bool] = False
+    """Whether `expire` is to be called twice a second even where nothing is awaited."""
+    receive_buffer: ClassVar[int | None] = None
+    """Bytes that the kernel keeps of what is not read; None: its own choice."""
 
     def __init__(self, number: int, setting: Setting) -> None:
         self.number = number
@@ -138,7 +144,7 @@ class Client(LeanClient):
         self._began_ns = monotonic_ns()
         setting.connecting[self] = None
         try:
-            self._socket = setting.address.dial(self.number)
+            self._socket = setting.address.dial(self.number, self.receive_buffer)
         except OSError as error:
             self._connect_failed(connect_error(error))
             return
@@ -230,7 +236,11 @@ class Client(LeanClient):
         self.state = DOWN
         recorder.failed += 1
         recorder.live.connections_failed += 1
-        recorder.error(kind)
+        self._error(kind)
+
+    def _error(self, kind: str) -> None:
+        """A connect failed, or the connection broke."""
+        self._setting.recorder.error(kind)
 
     def _reconnect(self) -> None:
         if self._setting.reconnect is not None:
@@ -241,20 +251,19 @@ class Client(LeanClient):
     def turn(self, second: DueSecond, turn_ns: int) -> int:
         """The schedule has reached a message of this client. Returns the time after it was dealt with."""
         setting = self._setting
-        recorder = setting.recorder
         if self.state == OPEN:
             if setting.max_in_flight is not None and self.unsettled >= setting.max_in_flight:
-                recorder.unsent(second, "max_in_flight")
+                self._unsent(second, "max_in_flight")
             elif self._blocked is not None:
                 self._wait(second, turn_ns)
             else:
                 return self._send(second, turn_ns)
         elif not self._opened_ns:
-            recorder.unsent(second, "not_open")
+            self._unsent(second, "not_open")
         elif setting.queue_while_down and self.state != CLOSING and setting.reconnect is not None:
             self._wait(second, turn_ns)
         else:
-            recorder.unsent(second, "connection_down")
+            self._unsent(second, "connection_down")
         return turn_ns
 
     def _wait(self, second: DueSecond, turn_ns: int) -> None:
@@ -277,7 +286,7 @@ class Client(LeanClient):
         now = monotonic_ns()
         if transport.is_closing():
             # The kernel has refused it: the connection is gone, which connection_lost is about to say.
-            setting.recorder.unsent(second, "connection_down")
+            self._unsent(second, "connection_down")
         elif transport.get_write_buffer_size() or (self._below is not None and self._below.get_write_buffer_size()):
             self._blocked = (second, turn_ns, key)
         else:
@@ -330,17 +339,21 @@ class Client(LeanClient):
         while self._waiting and self._waiting[0][1] <= limit:
             self._give_up_waiting()
 
+    def _unsent(self, second: DueSecond, reason: str) -> None:
+        """A message that was due will not be sent."""
+        self._setting.recorder.unsent(second, reason)
+
     def _give_up_blocked(self) -> None:
         if self._blocked is not None:
             second, turn_ns, key = self._blocked
             self._blocked = None, turn_ns, key
             if second is not None:
-                self._setting.recorder.unsent(second, "write_blocked")
+                self._unsent(second, "write_blocked")
 
     def _give_up_waiting(self) -> None:
         assert not isinstance(self._waiting, tuple)
         second, _ = self._waiting.popleft()
-        self._setting.recorder.unsent(second, "write_blocked" if self.state == OPEN else "connection_down")
+        self._unsent(second, "write_blocked" if self.state == OPEN else "connection_down")
 
     # --- receiving ---
 
@@ -475,7 +488,7 @@ class Client(LeanClient):
             recorder.live.connections_closed += 1
             recorder.live.connection_duration.observe(now - self._opened_ns)
             if state != CLOSING:
-                recorder.error(break_error(exc, special.protocol if special else None))
+                self._error(break_error(exc, special.protocol if special else None))
                 self._settle_lost()
         if special is not None:
             special.dissolve()

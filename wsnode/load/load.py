@@ -67,6 +67,7 @@ class _Part:
             counters=Counters(**line["counters"]),
             errors=line["errors"],
             unsent=line["unsent"],
+            kinds=line["kinds"],
             histograms=copies,
             host=HostSecond(worker_cpu_s=(line["cpu_s"],)),
         )

@@ -146,6 +146,8 @@ class Recorder:
         self.connects_late = self.reconnects = self.unexpected = 0
         self.bytes_sent = self.bytes_received = 0
         self.errors: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        """Of clients that are not normal, by `KIND.EVENT`."""
         self.handshake = Tally()
         self.recent = [0] * BUCKETS
         """Response times of the replies that came since the last live line, by bucket; what overflows is left out."""
@@ -357,6 +359,7 @@ class Recorder:
                 "reconnects": self.reconnects,
             },
             "errors": {kind: n for kind, n in self.errors.items() if n},
+            "kinds": dict(self.kinds),
             "handshake": self.handshake.take(),
             "cpu_s": cpu_s,
         }
@@ -381,6 +384,7 @@ class Recorder:
             "counters": snapshot["counters"] | self._settled,
             "errors": snapshot["errors"],
             "unsent": dict(self._unsent),
+            "kinds": snapshot["kinds"],
             "histograms": {name: h.to_wire() for name, h in histograms.items() if h.count},
             "cpu_s": snapshot["cpu_s"],
         }

@@ -76,7 +76,7 @@ def render(result: Result) -> str:
         f"{counters.connections_opened:,} of {counters.connections_attempted:,} at {rate(rates.connect_per_s)}, failed "
         f"{counters.connections_failed:,}, reconnects {counters.reconnects:,}"
     )
-    for title, counts in (("errors", counters.errors), ("unsent", counters.unsent)):
+    for title, counts in (("errors", counters.errors), ("unsent", counters.unsent), ("kinds", counters.kinds)):
         if counts:
             lines.append(f"{title:<12}" + ", ".join(f"{kind} {n:,}" for kind, n in sorted(counts.items())))
     lines += ["", f"{'':<16}" + "".join(f"{statistic:>11}" for statistic in STATISTICS)]

@@ -36,9 +36,10 @@ class Schedule(Generic[C]):
         self._place = -1
         self._base = 0
         self.due = NEVER
-        self.client: C = clients[0]
-        if self.interval_ns and self._members:
-            self.step()
+        if self._members:
+            self.client: C = self._members[0]
+            if self.interval_ns:
+                self.step()
 
     def step(self) -> None:
         """On to the next message."""

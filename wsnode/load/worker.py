@@ -21,6 +21,7 @@ from wsnode.core.scenario import Plan
 from wsnode.load.address import Address
 from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_head
 from wsnode.load.conversation import Conversation
+from wsnode.load.kinds import clients_of
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
 from wsnode.load.timer import Timer
@@ -79,11 +80,11 @@ class Worker:
         )
         self._talk = talk
         if talk is None:
-            kind = UsualClient if is_usual(self._setting) else Client
-            self._clients = [kind(number, self._setting) for number in plan.share.clients()]
+            usual = UsualClient if is_usual(self._setting) else Client
+            self._clients = clients_of(plan.share.clients(), self._setting, scenario.cast, usual)
         else:
             self._clients = talk.clients(plan.share, self._setting)
-        self._schedule = schedule_of(self._pacing, self._clients)
+        self._schedule = schedule_of(self._pacing, [client for client in self._clients if client.sends])
         self._connects = deque(connect_order(self._pacing, plan.share))
         self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
         self._gone: set[Client] = set()
@@ -343,7 +344,7 @@ class Worker:
         self._recorder.fold()
         moment = now + self._origin
         for client in self._clients[self._sweep_place :: SWEEPS]:
-            if client.unsettled:
+            if client.watched or client.unsettled:
                 client.expire(moment)
         self._sweep_place = (self._sweep_place + 1) % SWEEPS
         while self._connecting and next(iter(self._connecting)).timed_out(moment):
