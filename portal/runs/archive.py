@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 from pydantic_core import to_json
 
-from portal.runs.columns import Buckets, Columns
+from portal.runs.columns import SUMS, Buckets, Columns
 from portal.runs.deltas import grow
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Opened:
             content = self._files[f"buckets/{name}"]
             planes = [content[begin : begin + plane] for begin in range(0, len(content), plane)]
             buckets[name] = Buckets(indices, planes, width)
-        return Columns(data["numbers"], data["sums"], data["moments"], buckets, _times_of(data["host"], length))
+        sums = {part: data["sums"].get(part, {}) for part in SUMS}  # kinds were not known before protocol 4
+        return Columns(data["numbers"], sums, data["moments"], buckets, _times_of(data["host"], length))
 
     @cached_property
     def machine(self) -> dict[str, list[dict[str, Any]]]:

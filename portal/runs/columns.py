@@ -109,7 +109,7 @@ class Columns:
         counts: dict[str, dict[int, list[int]]] = {}
         for place, line in enumerate(lines):
             for part in SUMS:
-                for key, n in line[part].items():
+                for key, n in line.get(part, {}).items():
                     found.sums[part].setdefault(key, [0] * length)[place] = n
             for name, wire in line["histograms"].items():
                 moments = found.moments.setdefault(name, {key: [0] * length for key in MOMENTS[:3]})

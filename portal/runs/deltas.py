@@ -102,7 +102,7 @@ def _add_line(
     names: Collection[str] | None = None,
 ) -> None:
     for part, known in sums.items():
-        for key, gained in small[part].items():
+        for key, gained in small.get(part, {}).items():
             known[key] = known.get(key, 0) + gained
     for name, wire in small["histograms"].items():
         if names is not None and name not in names:
