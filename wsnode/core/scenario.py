@@ -410,7 +410,7 @@ class Scenario(BaseModel):
         talks += [] if self.behaviour in BUILT_IN else [f"behaviour {self.behaviour}"]
         if self.kinds and talks:
             raise ValueError(
-                f"kinds do not go with {' and '.join(talks)}: clients that are not normal send what size_bytes says, and "
+                f"kinds do not go with {' and '.join(talks)}: clients that are not normal send size_bytes and "
                 "log in nowhere; leave out the one or the other"
             )
         return self

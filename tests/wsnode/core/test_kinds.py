@@ -76,7 +76,7 @@ def test_every_share_and_every_stretch_of_the_ramp_up_has_its_part(clients: int)
             assert abs(n - len(group) * float(kind.percent) / 100) <= 4
 
 
-@pytest.mark.parametrize("more", [{"payload": "${seq}", "match": "order"}, {"first_messages": ["send hello"]}])
+@pytest.mark.parametrize("more", [{"payload": "${seq}", "match": "order"}, {"first_messages": ["> hello"]}])
 def test_kinds_do_not_go_with_a_conversation(more: dict[str, object]) -> None:
     Scenario.model_validate(more)
     with pytest.raises(ValidationError, match=f"kinds do not go with {next(iter(more))}"):
