@@ -33,7 +33,7 @@ NEEDS = {
 """Which environment a command needs: the portal's lock, the developer's, or `any` that has been made."""
 
 _PASS_THROUGH = {
-    "bench": "tests.benchmarks.peers",
+    "bench": "tests.benchmarks.bench",
     "test": "pytest",
     "manage": "portal.manage",
     "supplies": "stack.supplies",
@@ -138,10 +138,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "bench",
-        "Compare CPU and memory with Node's ws and with the library's engine, interleaved; minutes each.",
+        "Compare CPU and memory with Node's ws, Go, picows, the library and C, interleaved; `all`: 15 minutes.",
         "./wslab bench echo",
+        "./wslab bench echo --grow size --peers node,lean,picows",
         "./wslab bench generator --peers node,lean --rounds 5 --json generator.json",
-        "./wslab bench memory",
+        "./wslab bench hold --connections 20000",
+        "./wslab bench all --json FILE --markdown FILE",
     )
     add("check", "Formatting, lint, types, architecture, YAML, templates, shell, Prometheus.", "./wslab check")
     add(

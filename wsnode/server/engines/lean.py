@@ -100,7 +100,7 @@ class _Echo(_Connection):
         size = len(data) - 6
         if 0 <= size < 126 and data[1] - 128 == size and self._special is None and not self._rest:
             # One short message and nothing else, as most are: `_usual` and `received` in one go, which saves a tenth
-            # of a message's CPU time (tests/benchmarks/peers.py).
+            # of a message's CPU time (`./wslab bench echo`).
             first = data[0]
             if first == TEXT or first == BINARY:  # noqa: PLR1714, SIM109  a tuple costs more
                 began = perf_counter_ns()

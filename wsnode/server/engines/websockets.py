@@ -181,7 +181,7 @@ class WebsocketsEngine:
     async def _echo(self, connection: _Connection) -> None:
         counters = self.admission.counters
         processing = counters.message_processing
-        # Local names: what stands in this loop is paid for every message (tests/benchmarks/metrics_cost.py)
+        # Local names: what stands in this loop is paid for every message (`./wslab bench echo`)
         bounds, counts, find, clock = processing.bounds, processing.counts, bisect_left, perf_counter_ns
         receive, send = connection.recv, connection.send
         while True:
