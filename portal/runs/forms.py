@@ -25,6 +25,8 @@ GROUPS = (
         "Messages",
         (
             "size_bytes",
+            "sizes",
+            "think",
             "message_type",
             "payload",
             "first_messages",

@@ -87,4 +87,4 @@ def test_the_command_names_the_line_that_it_does_not_take() -> None:
     assert "stage 2, 'stay': expected 'up to N in Ds', 'hold Ds', 'step to N' or 'down to N in Ds'" in done.stderr
     done = wsnode("load", "ws://127.0.0.1:9/echo", "--stage", "up to 5 in 1s", "--clients", "7")
     assert done.returncode == 2
-    assert "clients is 7 but stages make it 5: leave clients empty, or let it say the same" in done.stderr
+    assert "clients is 7 but by stages it is 5: leave clients empty, or let it say the same" in done.stderr

@@ -8,23 +8,23 @@ Harchol-Balter, "Open Versus Closed", NSDI 2006).
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat, takewhile
 from math import gcd
 from typing import Literal, NamedTuple
 
+from wsnode.core.draw import GOLDEN_64, splitmix64
 from wsnode.core.stages import Stage
+from wsnode.core.think import Think
 
-GOLDEN_64 = 0x9E3779B97F4A7C15
-"""The golden ratio's fractional part · 2^64."""
 SILVER_64 = 0x6A09E667F3BCC908
 """√2 − 1 · 2^64."""
 BRONZE_64 = 0xBB67AE8584CAA73B
 """√3 − 1 · 2^64."""
 NEARBY = 64
 """So far around a ratio a step with a better quotient is looked for."""
-_MASK_64 = (1 << 64) - 1
 
 Phase = Literal["spread", "random", "aligned"]
 
@@ -135,14 +135,6 @@ def _sum_of_quotients(a: int, b: int) -> int:
     return total
 
 
-def _splitmix64(state: int) -> int:
-    """Steele, Lea and Flood's SplitMix64: a stateless, well-mixed hash of an integer."""
-    z = (state + GOLDEN_64) & _MASK_64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return z ^ (z >> 31)
-
-
 class Pacing(NamedTuple):
     """The timetable of a whole run; all in ns."""
 
@@ -157,6 +149,8 @@ class Pacing(NamedTuple):
     seed: int = 0
     stages: tuple[Stage, ...] = ()
     """None: the ramp-up, and everybody stays until the end."""
+    think: Think | None = None
+    """None: a message each interval, at the client's phase."""
 
     def connect_due(self, client: int) -> int:
         """When a client's first connect is due."""
@@ -195,7 +189,7 @@ class Pacing(NamedTuple):
             return 0
         if self.phase == "spread":
             return client * spread_step(self.clients) % self.clients * self.interval_ns // self.clients
-        return (_splitmix64(self.seed * GOLDEN_64 + client) * self.interval_ns) >> 64
+        return (splitmix64(self.seed * GOLDEN_64 + client) * self.interval_ns) >> 64
 
     def message_due(self, client: int, k: int) -> int:
         """When the message of cycle k is due."""
@@ -205,6 +199,8 @@ class Pacing(NamedTuple):
         """How many messages of a client are due before a moment (and before the end)."""
         if self.interval_ns == 0:
             return 0
+        if self.think is not None:
+            return sum(1 for _ in takewhile(lambda due: due < before_ns, self.dues(client)))
         return sum(
             self._cycles(client, min(leaves, before_ns)) - self._cycles(client, comes)
             for comes, leaves in self.presences(client)
@@ -215,21 +211,28 @@ class Pacing(NamedTuple):
         """How many messages a client would have had before a moment, had it been there from the origin on."""
         return max(0, -(-(before_ns - self.phase_of(client)) // self.interval_ns))
 
+    def dues(self, client: int) -> Iterator[int]:
+        """When a client's messages are due, in order."""
+        if self.interval_ns == 0:
+            return
+        if self.think is None:
+            for comes, leaves in self.presences(client):
+                for k in range(self._cycles(client, comes), self._cycles(client, leaves)):
+                    yield self.message_due(client, k)
+            return
+        begin, n = self.think.begin(self.seed, client), 0
+        for comes, leaves in self.presences(client):
+            due = comes + self.think.first(begin, n)
+            n += 1
+            while due < leaves:
+                yield due
+                due += self.think.gap(begin, n)
+                n += 1
+
     def offered(self, share: Share, before_ns: int) -> int:
-        """How many messages of a share are due before a moment. O(clients)."""
+        """How many messages of a share are due before a moment. O(clients), with think times O(messages)."""
         return sum(self.messages_due(client, before_ns) for client in share.clients())
 
     def timetable(self, share: Share) -> Iterator[tuple[int, int]]:
         """(due, client) of every message of a share in order of due time: the reference for the worker's loop."""
-        if self.interval_ns == 0:
-            return
-        order = sorted((self.phase_of(client), client) for client in share.clients())
-        present = {client: self.presences(client) for _, client in order}
-        cycle = 0
-        while cycle * self.interval_ns < self.end_ns:
-            base = cycle * self.interval_ns
-            for phase, client in order:
-                due = base + phase
-                if any(comes <= due < leaves for comes, leaves in present[client]):
-                    yield due, client
-            cycle += 1
+        yield from heapq.merge(*(zip(self.dues(client), repeat(client)) for client in share.clients()))

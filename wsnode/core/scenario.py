@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -15,8 +15,12 @@ from wsnode.core.kinds import Cast, Kind
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.pointer import Pointer
 from wsnode.core.script import Step
+from wsnode.core.sizes import GRAMMAR as SIZES_GRAMMAR
+from wsnode.core.sizes import Sizes
 from wsnode.core.stages import GRAMMAR, STEP_S, Stage, climb_s, highest, parse_stages, steepest_per_s
 from wsnode.core.template import Template
+from wsnode.core.think import FIXED, Think
+from wsnode.core.think import GRAMMAR as THINK_GRAMMAR
 from wsnode.core.threshold import Threshold, check_metric
 
 NS = 1_000_000_000
@@ -181,6 +185,15 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("bytes"),
         ),
     ] = 64
+    sizes: Annotated[
+        str | None,
+        Field(
+            max_length=500,
+            title="Message sizes",
+            description=f"Sizes by a distribution, drawn by the seed: {SIZES_GRAMMAR}. The message size is then their "
+            "mean: leave it empty. Empty: all messages have one size.",
+        ),
+    ] = None
     message_type: Annotated[
         Literal["text", "binary"],
         Field(title="Message type", description="WebSocket opcode of the messages."),
@@ -223,7 +236,19 @@ class Scenario(BaseModel):
             description="How clients' messages lie in the interval: evenly, at random (by seed), or all at once.",
         ),
     ] = "spread"
-    seed: Annotated[int, Field(ge=0, lt=1 << 32, title="Seed", description="Seed of the random phase.")] = 0
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=1 << 32, title="Seed", description="Seed of random phases, think times and sizes."),
+    ] = 0
+    think: Annotated[
+        str,
+        Field(
+            max_length=100,
+            title="Think time",
+            description=f"Time between a client's messages, whether they are answered or not, drawn by the seed: "
+            f"{THINK_GRAMMAR}. The message interval is then their mean: leave it empty. Phases apply to 'fixed' only.",
+        ),
+    ] = FIXED
     while_down: Annotated[
         Literal["skip", "queue"],
         Field(
@@ -326,24 +351,16 @@ class Scenario(BaseModel):
     @classmethod
     def _what_follows(cls, data: Any) -> Any:
         """Fill in the fields that follow from others. Given ones may say the same, as those of a stored scenario do."""
-        if not isinstance(data, dict) or not (lines := data.get("stages")):
+        if not isinstance(data, dict):
             return data
-        if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
-            return data  # the field's own check says what is wrong
-        try:
-            stages = parse_stages(lines)
-        except ValueError:
-            return data
-        return _derive(
-            data,
-            "stages",
-            {
-                "clients": highest(stages),
-                "ramp_up_s": climb_s(stages),
-                "duration_s": stages[-1].end_s,
-                "rate_per_s": steepest_per_s(stages),
-            },
-        )
+        for field, follow in _FOLLOW.items():
+            if value := data.get(field):
+                try:
+                    follows = follow(value)
+                except (ValueError, TypeError, AttributeError):
+                    continue  # the field's own check says what is wrong
+                data = _derive(data, field, follows)
+        return data
 
     @field_validator("*", mode="before")
     @classmethod
@@ -357,6 +374,17 @@ class Scenario(BaseModel):
     @classmethod
     def _stages_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(stage.text for stage in parse_stages(value))
+
+    @field_validator("think")
+    @classmethod
+    def _think_parses(cls, value: str) -> str:
+        think = Think.parse(value)
+        return FIXED if think is None else think.text
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_parse(cls, value: str | None) -> str | None:
+        return value if value is None else Sizes.parse(value).text
 
     @field_validator("thresholds")
     @classmethod
@@ -417,6 +445,9 @@ class Scenario(BaseModel):
 
     def _check_conversation(self) -> None:
         """Whether what is sent can be matched with what comes. Raises ValueError."""
+        if self.sizes is not None and (self.payload is not None or self.behaviour not in BUILT_IN):
+            maker = "the payload" if self.payload is not None else f"behaviour {self.behaviour}"
+            raise ValueError(f"sizes is {self.sizes!r} but {maker} makes the messages: leave one of them empty")
         if self.behaviour not in BUILT_IN:
             if self.payload is not None:
                 raise ValueError(f"payload: behaviour {self.behaviour} makes its messages itself; leave payload empty")
@@ -496,9 +527,19 @@ class Scenario(BaseModel):
         return min(self.clients, self.pacing().connects_due(self.duration_s * NS))
 
     @property
+    def distribution(self) -> Sizes | None:
+        """`sizes`, read."""
+        return None if self.sizes is None else Sizes.parse(self.sizes)
+
+    @property
+    def smallest_bytes(self) -> int:
+        """Payload of the smallest message."""
+        return self.size_bytes if (sizes := self.distribution) is None else sizes.smallest_bytes
+
+    @property
     def effective_match(self) -> str:
         """`match`, or 'order' where the payload is too small for a prefix."""
-        short = self.match == "prefix" and self.size_bytes < PREFIX_BYTES and self.behaviour in BUILT_IN
+        short = self.match == "prefix" and self.smallest_bytes < PREFIX_BYTES and self.behaviour in BUILT_IN
         return "order" if short else self.match
 
     @property
@@ -513,7 +554,10 @@ class Scenario(BaseModel):
     @property
     def offered_per_s(self) -> float:
         """Messages per second that all clients together offer once connected; with stages, while most are."""
-        return self.cast.senders * 1000 / self.interval_ms if self.interval_ms else 0.0
+        if not self.interval_ms:
+            return 0.0
+        think = Think.parse(self.think)
+        return self.cast.senders * NS / (self.interval_ms * 1_000_000 if think is None else think.mean_ns)
 
     @property
     def cast(self) -> Cast:
@@ -530,6 +574,7 @@ class Scenario(BaseModel):
             phase=self.phase,
             seed=self.seed,
             stages=self.staged,
+            think=Think.parse(self.think),
         )
 
     @property
@@ -544,7 +589,7 @@ class Scenario(BaseModel):
             for stage in self.staged
             if stage.begin_s >= self.ramp_up_s
         )
-        return round((client_s - self.warm_up_s * self.clients) * 1000 / self.interval_ms)
+        return round((client_s - self.warm_up_s * self.clients) * self.offered_per_s / self.clients)
 
     def check_window(self) -> None:
         """Refuse a scenario whose ramp-up leaves nothing to measure.
@@ -600,7 +645,7 @@ class Scenario(BaseModel):
         notes = []
         if self.effective_match != self.match:
             notes.append(
-                f"replies are matched by order: {self.size_bytes} bytes are too few for a prefix of {PREFIX_BYTES} "
+                f"replies are matched by order: {self.smallest_bytes} bytes are too few for a prefix of {PREFIX_BYTES} "
                 "bytes, so a loss cannot be placed"
             )
         elif self.match == "order":
@@ -677,6 +722,35 @@ class Plan(BaseModel):
         return [self.model_copy(update={"begin": s.begin, "end": s.end}) for s in self.share.deal(weights)]
 
 
+def _of_stages(value: Any) -> dict[str, float]:
+    if isinstance(value, str):
+        raise TypeError("stages are several lines")
+    stages = parse_stages(value)
+    return {
+        "clients": highest(stages),
+        "ramp_up_s": climb_s(stages),
+        "duration_s": stages[-1].end_s,
+        "rate_per_s": steepest_per_s(stages),
+    }
+
+
+def _of_think(value: Any) -> dict[str, float]:
+    think = Think.parse(value)
+    return {} if think is None else {"interval_ms": think.interval_ms}
+
+
+def _of_sizes(value: Any) -> dict[str, float]:
+    return {"size_bytes": round(Sizes.parse(value).mean_bytes)}
+
+
+_FOLLOW: dict[str, Callable[[Any], dict[str, float]]] = {
+    "stages": _of_stages,
+    "think": _of_think,
+    "sizes": _of_sizes,
+}
+"""What follows from a field for others."""
+
+
 def _derive(data: dict[str, Any], source: str, follows: dict[str, float]) -> dict[str, Any]:
     """`data` with what follows from one of its fields; empty values count as not given.
 
@@ -689,7 +763,7 @@ def _derive(data: dict[str, Any], source: str, follows: dict[str, float]) -> dic
             isinstance(given, bool) or not isinstance(given, int | float) or given != value
         ):
             raise ValueError(
-                f"{field} is {given!r} but {source} make it {value:g}: leave {field} empty, or let it say the same"
+                f"{field} is {given!r} but by {source} it is {value:g}: leave {field} empty, or let it say the same"
             )
     return data | follows
 

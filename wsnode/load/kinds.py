@@ -17,7 +17,7 @@ from wsnode.load.error import connect_error
 from wsnode.load.recorder import NS
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from wsnode.core.kinds import Cast, Kind
     from wsnode.load.recorder import DueSecond
@@ -27,7 +27,9 @@ RECEIVE_BUFFER = 4096
 KEY = b"AAAAAAAAAAAAAAAAAAAAAA=="
 
 
-def clients_of(numbers: Iterable[int], setting: Setting, cast: Cast, normal: type[Client]) -> list[Client]:
+def clients_of(
+    numbers: Iterable[int], setting: Setting, cast: Cast, normal: Callable[[int, Setting], Client]
+) -> list[Client]:
     """Each of its kind."""
     odd = setting._replace(match="none", max_in_flight=None)
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heappop, heapreplace
 from typing import Generic, Protocol, TypeVar
 
 from wsnode.core.pacing import Pacing, Share
@@ -101,8 +102,44 @@ class StagedSchedule(Schedule[C]):
         self._place, self._base = place, base
 
 
+class DrawnSchedule(Schedule[C]):
+    """The same where a client's messages are not an interval apart. A step costs O(log clients)."""
+
+    __slots__ = ("_dues", "_heap")
+
+    def __init__(self, pacing: Pacing, clients: Sequence[C]) -> None:
+        self.interval_ns = pacing.interval_ns
+        self.end_ns = pacing.end_ns
+        self._members = list(clients)
+        self._dues = [pacing.dues(client.number) for client in clients]
+        self._heap = [(due, place) for place, dues in enumerate(self._dues) if (due := next(dues, NEVER)) != NEVER]
+        heapify(self._heap)
+        if self._members:
+            self.client = self._members[0]
+        self._show()
+
+    def step(self) -> None:
+        """On to the next message."""
+        heap = self._heap
+        place = heap[0][1]
+        due = next(self._dues[place], NEVER)
+        if due == NEVER:
+            heappop(heap)
+        else:
+            heapreplace(heap, (due, place))
+        self._show()
+
+    def _show(self) -> None:
+        self.due = NEVER
+        if self._heap and self._heap[0][0] < self.end_ns:
+            self.due = self._heap[0][0]
+            self.client = self._members[self._heap[0][1]]
+
+
 def schedule_of(pacing: Pacing, clients: Sequence[C]) -> Schedule[C]:
     """The schedule that fits a timetable."""
+    if pacing.think is not None:
+        return DrawnSchedule(pacing, clients)
     return StagedSchedule(pacing, clients) if pacing.stages else Schedule(pacing, clients)
 
 

@@ -11,6 +11,8 @@ import gc
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -24,6 +26,7 @@ from wsnode.load.conversation import Conversation
 from wsnode.load.kinds import clients_of
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
+from wsnode.load.sized import SizedClient, SizeTable
 from wsnode.load.timer import Timer
 from wsnode.load.usual import UsualClient, is_usual
 from wsnode.telemetry import Layout, LoopMonitor, SharedTable
@@ -79,11 +82,7 @@ class Worker:
             opened=self._opened,
         )
         self._talk = talk
-        if talk is None:
-            usual = UsualClient if is_usual(self._setting) else Client
-            self._clients = clients_of(plan.share.clients(), self._setting, scenario.cast, usual)
-        else:
-            self._clients = talk.clients(plan.share, self._setting)
+        self._clients = self._make_clients(plan)
         self._schedule = schedule_of(self._pacing, [client for client in self._clients if client.sends])
         self._connects = deque(connect_order(self._pacing, plan.share))
         self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
@@ -119,6 +118,15 @@ class Worker:
     def _pending(self) -> int:
         """Connects that have neither opened nor failed."""
         return len(self._connecting) + (len(self._talk.greeting) if self._talk else 0)
+
+    def _make_clients(self, plan: Plan) -> list[Client]:
+        scenario, setting = plan.scenario, self._setting
+        if self._talk is not None:
+            return self._talk.clients(plan.share, setting)
+        normal: Callable[[int, Setting], Client] = UsualClient if is_usual(setting) else Client
+        if (sizes := scenario.distribution) is not None:
+            normal = partial(SizedClient, SizeTable.of(sizes, scenario.seed, scenario.message_type == "binary"))
+        return clients_of(plan.share.clients(), setting, scenario.cast, normal)
 
     # --- orders ---
 

@@ -147,9 +147,9 @@ def test_the_other_fields_follow_and_may_say_the_same() -> None:
         ({"stages": ["step to 100001"]}, "stage 1, 'step to 100001': 100,001 clients a second; at most 100,000"),
         ({"stages": ["up to 1000001 in 60s"]}, "1,000,001 clients; at most 1,000,000"),
         ({"stages": ["up to 5 in 169h"]}, "stage 1, 'up to 5 in 169h': it ends after 608,400 s; all stages may take"),
-        ({"stages": ["step to 5"], "clients": 6}, "clients is 6 but stages make it 5: leave clients empty, or let it"),
-        ({"stages": ["step to 5"], "duration_s": 6}, "duration_s is 6 but stages make it 1"),
-        ({"stages": ["step to 5"], "clients": True}, "clients is True but stages make it 5"),
+        ({"stages": ["step to 5"], "clients": 6}, "clients is 6 but by stages it is 5: leave clients empty, or let it"),
+        ({"stages": ["step to 5"], "duration_s": 6}, "duration_s is 6 but by stages it is 1"),
+        ({"stages": ["step to 5"], "clients": True}, "clients is True but by stages it is 5"),
         ({"stages": "step to 5"}, "stages: 'step to 5' is refused: Input should be a valid tuple"),
     ],
 )
