@@ -97,6 +97,7 @@ BOARDS: tuple[Board, ...] = (
             Panel(23, "Processing time", "s", _quantiles(SERVER, "websocket_message_processing_seconds")),
             Panel(24, "Rooms between workers", "1/s", (
                 _rate(SERVER, "websocket_room_messages_forwarded_total", "sent to another worker"),
+                _evidence("Server room messages dropped between workers", "dropped"),
                 _rate(SERVER, "websocket_room_messages_dropped_total", "dropped: {{reason}}", "reason"),
             ), note="What is dropped misses all subscribers of a worker, and is a figure of the server."),
         )),

@@ -177,6 +177,8 @@ QUERIES: tuple[Query, ...] = (
     _server("Server bytes received", "bytes/s", "higher", "websocket_bytes_received_total", "sum of rates", 22),
     _server("Server bytes sent", "bytes/s", "higher", "websocket_bytes_sent_total", "sum of rates", 22),
     _server("Server connection errors", "1/s", "lower", "websocket_connection_errors_total", "sum of rates", 13),
+    _server("Server room messages dropped between workers", "1/s", "lower", "websocket_room_messages_dropped_total",
+            "sum of rates", 24),
     _server("Server open descriptors, most in a worker", "descriptors", "lower", "node_open_descriptors", "largest",
             35),
     _server("Server processing time p99, approximate", "s", "lower", "websocket_message_processing_seconds",

@@ -80,6 +80,9 @@ def history() -> str:
             f'{server},kind="{kind}"',
             [(n, 50 + each * n) for n in every],
         )
+    for reason, each in (("backlog", 4), ("unlinked", 0.5)):
+        dropped = [(n, 60 + each * n) for n in every]
+        add("websocket_room_messages_dropped_total", "counter", f'{server},reason="{reason}"', dropped)
     for metric, each in (("messages_sent", 80), ("bytes_received", 6400), ("bytes_sent", 5120)):
         add(f"websocket_{metric}_total", "counter", server, [(n, 1e5 + each * n) for n in every])
     timed = {"0.001": 50, "0.005": 98, "0.01": 100, "+Inf": 100}

@@ -61,6 +61,7 @@ def row(watched: Watched, name: str) -> Row:
         ("Server bytes received", 6400, "server"),
         ("Server bytes sent", 5120, "server"),
         ("Server connection errors", 2 + 1, "server"),
+        ("Server room messages dropped between workers", 4 + 0.5, "server"),
         ("Server open descriptors, most in a worker", 10 + 2 + 9, "server"),
         # Rank 99 of 100 lies half way between 98 (5 ms) and 100 (10 ms).
         ("Server processing time p99, approximate", 0.0075, "server"),
