@@ -53,19 +53,22 @@ class Tally:
         if value > self.high:  # noqa: PLR1730
             self.high = value
 
-    def add_all(self, values: list[int]) -> None:
-        """Count them. The same as `add` for each, at half the price from some ten on."""
+    def add_all(self, values: list[int]) -> list[int]:
+        """Count them, and say in which buckets; one that overflows is in the last. The same as `add` for each, at half
+        the price from some ten on."""
         low, high = min(values), max(values)
         if low < 128 or high >= LIMIT_NS:
             for value in values:
                 self.add(value)
-            return
+            return [_index(value) for value in values]
         counts = self.counts
-        for value in values:
-            shift = value.bit_length() - 8
-            counts[(shift << 7) + (value >> shift)] += 1
+        places = [((shift := value.bit_length() - 8) << 7) + (value >> shift) for value in values]
+        for place in places:
+            counts[place] += 1
         self.total += sum(values)
-        self.low, self.high = min(low, self.low), max(high, self.high)
+        self.low = min(self.low, low)
+        self.high = max(self.high, high)
+        return places
 
     def take(self) -> Histogram:
         """The counts so far, and start over. Costs as many steps as there are buckets between minimum and maximum."""
@@ -200,10 +203,9 @@ class Recorder:
                 live.messages_received += n
                 self.arrived(n * size)
                 second.service.add_all(second.services)
-                second.response.add_all(responses)
                 recent = self.recent
-                for value in responses:
-                    recent[_index(value)] += 1
+                for place in second.response.add_all(responses):
+                    recent[place] += 1
                 responses.clear()
                 second.services.clear()
 
