@@ -39,6 +39,11 @@ def show(result: dict[str, Any]) -> str:
         if (value := result["rates"].get(name)) is not None
     ]
     lines += ["", f"rates     {' · '.join(rates) or 'none'}"]
+    if (deliveries := result.get("broadcast")) is not None:
+        lines.append(
+            f"broadcast {deliveries['expected']:,} deliveries expected, {deliveries['received']:,} received, "
+            f"{deliveries['lost']:,} lost, {deliveries['indeterminate']:,} indeterminate"
+        )
     counters = result["counters"]
     lines.append(
         f"messages  {counters['messages_due']:,} due, {counters['messages_received']:,} answered, "

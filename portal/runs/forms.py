@@ -37,6 +37,7 @@ GROUPS = (
             "while_down",
         ),
     ),
+    ("Broadcast", ("rooms", "publishers")),
     (
         "Time",
         ("stages", "warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s"),

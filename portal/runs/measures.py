@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from portal.runs.figures import percentile
 from wsnode.core.result import DEFINITIONS, NOT_JUDGED, Better
-from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS
+from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, STATISTICS
 
 Kind = Literal["secondary", "explaining"]
 """Whether a figure, where it is not the primary one, is judged at all."""
@@ -114,7 +114,7 @@ def measure(key: str) -> Measure:
 def every() -> list[Measure]:
     """All of them, in the order of thresholds."""
     return [measure(f"{name}.{s}") for name in LATENCIES for s in STATISTICS] + [
-        measure(name) for name in (*RATES, *RATIOS, *COUNTS)
+        measure(name) for name in (*RATES, *RATIOS, *COUNTS, *DELIVERIES)
     ]
 
 
@@ -139,4 +139,6 @@ def _result_name(key: str) -> str:
         return f"latency_s.{key}"
     if name in RATES:
         return f"rates.{key}"
+    if name in DELIVERIES:
+        return f"broadcast.{key}"
     return f"counters.{key}" if name in COUNTS else key

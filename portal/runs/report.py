@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -34,7 +34,16 @@ KEY_FIGURES = (
     "rates.connect_per_s",
     "latency_s.scheduler_lag.p99",
 )
-OF_THE_RUN = {"counters.connections_peak", "rates.connect_per_s"}
+OF_BROADCASTS = (
+    "broadcast.deliveries_per_s",
+    "latency_s.one_way.p50",
+    "latency_s.one_way.p95",
+    "latency_s.one_way.p99",
+    "broadcast.delivery_loss_ratio",
+    *KEY_FIGURES[5:],
+)
+"""The same of a run whose messages await no reply, and are delivered to many."""
+OF_THE_RUN = {"counters.connections_peak", "rates.connect_per_s", "broadcast.delivery_loss_ratio"}
 
 
 class Value(NamedTuple):
@@ -141,12 +150,18 @@ class Report:
     @property
     def key_figures(self) -> list[Value]:
         """What was reached, in eight figures."""
-        return [self._value(key) for key in KEY_FIGURES] if self.result else []
+        return [self._value(key) for key in self._keys]
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        if self.result is None:
+            return ()
+        return OF_BROADCASTS if self.result.scenario.behaviour == "broadcast" else KEY_FIGURES
 
     @property
     def window_figures(self) -> list[Value]:
         """Those of them that are of the window, not of the whole run."""
-        return [self._value(key) for key in KEY_FIGURES if key not in OF_THE_RUN] if self.result else []
+        return [self._value(key) for key in self._keys if key not in OF_THE_RUN]
 
     def _value(self, key: str) -> Value:
         assert self.result is not None
@@ -157,7 +172,7 @@ class Report:
             title = f"{definition.title} {key.rpartition('.')[2]}"
         value: Any = self.result
         for name in key.split("."):
-            value = getattr(value, name)
+            value = getattr(value, name, None)
         why = self.result.nulls.get(key, "not measured") if value is None else None
         return Value(title, value, definition.unit, definition.text, why)
 
@@ -188,7 +203,20 @@ class Report:
     @property
     def identities(self) -> list[IdentityRow]:
         """The accounts of the whole run."""
-        return _identities(self.result.counters) if self.result else []
+        if self.result is None:
+            return []
+        rows = _identities(self.result.counters)
+        if (found := self.result.broadcast) is not None:
+            terms = [("received", found.received), ("lost", found.lost)]
+            rows.append(IdentityRow(("deliveries expected", found.expected), terms, found.adds_up))
+        return rows
+
+    @property
+    def deliveries(self) -> list[tuple[str, int]]:
+        """Of a broadcast: what became of the deliveries, beside the account of them."""
+        found = self.result.broadcast if self.result else None
+        names = ("out_of_order", "late", "duplicate", "indeterminate")
+        return [(name.replace("_", " "), getattr(found, name)) for name in names] if found else []
 
     @property
     def errors(self) -> list[Counted]:
@@ -292,7 +320,7 @@ class Report:
 
 def _names(metric: str) -> list[str]:
     """Where a threshold's metric may stand in the result."""
-    return [f"latency_s.{metric}", f"rates.{metric}", f"counters.{metric}", metric]
+    return [f"{place}.{metric}" for place in ("latency_s", "rates", "counters", "broadcast")] + [metric]
 
 
 def _identities(counters: Counters) -> list[IdentityRow]:

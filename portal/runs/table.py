@@ -9,9 +9,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from portal.runs.models import Run
-from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS
+from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, STATISTICS
 
-FIGURES = (*(f"{name}.{statistic}" for name in LATENCIES for statistic in STATISTICS), *RATIOS, *RATES, *COUNTS)
+FIGURES = (
+    *(f"{name}.{statistic}" for name in LATENCIES for statistic in STATISTICS),
+    *RATIOS,
+    *RATES,
+    *COUNTS,
+    *DELIVERIES,
+)
 """In base units: seconds, shares of 1, per second, counts."""
 FACTS = (
     "run_id", "url", "state", "verdict", "validity", "scenario", "scenario_version", "subject", "subject_version",

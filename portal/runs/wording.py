@@ -44,7 +44,8 @@ def _missed(expr: str, value: float | None) -> str:
 
 def _keys(metric: str) -> list[str]:
     """Where a threshold's metric may be defined."""
-    return [f"latency_s.{metric.partition('.')[0]}", f"rates.{metric}", f"counters.{metric}", metric]
+    places = ("rates", "counters", "broadcast")
+    return [f"latency_s.{metric.partition('.')[0]}", *(f"{place}.{metric}" for place in places), metric]
 
 
 def _reached(result: Result) -> str:
@@ -52,7 +53,12 @@ def _reached(result: Result) -> str:
     parts = []
     if result.counters.connections_peak is not None:
         parts.append(f"{count(result.counters.connections_peak)} connections")
-    if rates.received_per_s is not None and rates.offered_per_s:
+    if (deliveries := result.broadcast) is not None:
+        if deliveries.deliveries_per_s is not None:
+            parts.append(f"{number(deliveries.deliveries_per_s)} deliveries a second")
+        parts.append(f"{count(deliveries.lost)} of {count(deliveries.expected)} lost")
+        times = result.latency_s.one_way or times
+    elif rates.received_per_s is not None and rates.offered_per_s:
         parts.append(f"{number(rates.received_per_s)} of {number(rates.offered_per_s)} messages a second answered")
     if times.p99 is not None:
         parts.append(f"99 of 100 within {latency(times.p99)}")

@@ -50,6 +50,7 @@ SECOND = protocol.Second(
         messages_received=1488,
         messages_lost=2,
         messages_unexpected=1,
+        deliveries=12,
         bytes_sent=95_360,
         bytes_received=95_232,
         reconnects=1,

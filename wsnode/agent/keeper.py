@@ -315,6 +315,7 @@ class Keeper:
                 table=self._table,
                 address=address,
                 sources=sources,
+                run_id=held.run_id,
                 on_second=held.on_second,
                 on_live=held.on_live,
             )

@@ -38,6 +38,11 @@ class AbortRule(NamedTuple):
                 f"rule {text!r}: {error}; after the condition may stand 'for 10s' (so many seconds in a row), then "
                 "'after 20s' (not before that second)"
             ) from error
+        if threshold.metric == "delivery_loss_ratio":
+            raise ValueError(
+                f"rule {text!r}: {threshold.metric} is known at the end of a load only; each second there is "
+                "'deliveries_per_s'"
+            )
         for_s, after_s = int(match["for"] or 1), int(match["after"] or 0)
         if not 1 <= for_s <= LONGEST_S or after_s > LONGEST_S:
             raise ValueError(

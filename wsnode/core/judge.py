@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from wsnode.core.broadcast import broken_rooms
 from wsnode.core.histogram import nearest_rank
 from wsnode.core.merge import broken_identities, since
 from wsnode.core.protocol import GENERATOR_FAULTS, HostSecond, Second, UnsentReason
 from wsnode.core.result import (
+    NO_BROADCAST,
     NOT_JUDGED,
     Aborted,
     Evidence,
@@ -29,7 +31,7 @@ from wsnode.core.result import (
     Window,
 )
 from wsnode.core.summary import HostRun, Summary
-from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, Threshold
+from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, Threshold
 
 MS = 1_000_000
 LAG_SUSPECT_NS, LAG_INVALID_NS = 5 * MS, 50 * MS
@@ -139,6 +141,8 @@ def _accounts(summary: Summary, hosts: Sequence[HostRun]) -> Iterator[Reason]:
             # Of the connections, pending and open ones are of an instant and belong to no stretch of time.
             if broken.startswith("messages"):
                 yield Reason("invalid", f"the accounts of the {stretch} do not add up: {broken}")
+    for broken in broken_rooms(summary.total.rooms or ()):
+        yield Reason("invalid", f"the accounts of the broadcast do not add up: {broken}")
     for name, (histogram, due) in summary.recorded().items():
         if histogram.count > due:
             text = f"{histogram.count:,} times of {name} were recorded, of {due:,} at most"
@@ -344,7 +348,7 @@ def verdict(summary: Summary) -> tuple[Verdict, list[Judged], list[str]]:
         if value is not None:
             passed = threshold.holds(value)
         else:
-            why = nulls[_place(threshold.metric)]
+            why = nulls.get(_place(threshold.metric), NO_BROADCAST)
             passed = False if threshold.metric.partition(".")[0] in LATENCIES and why not in NOT_JUDGED else None
             notes.append(f"threshold {threshold.text}: {'failed' if passed is False else 'not judged'}, {why}")
         judged.append(Judged(expr=threshold.text, value=value, passed=passed))
@@ -361,12 +365,14 @@ def _overall(outcomes: Iterable[bool | None]) -> Verdict:
 def _value(threshold: Threshold, summary: Summary, latencies: Latencies) -> float | None:
     name, _, statistic = threshold.metric.partition(".")
     if name in LATENCIES:
-        value: float | None = getattr(getattr(latencies, name), statistic)
+        value: float | None = getattr(getattr(latencies, name), statistic, None)
         return value
-    if name in ("error_ratio", "connect_error_ratio"):
+    if name in RATIOS:
         return getattr(summary, name)  # type: ignore[no-any-return]
     if name == "connections_peak":
         return summary.peak
+    if name in DELIVERIES:
+        return getattr(summary.broadcast(), name, None)
     rate: float | None = getattr(summary.rates(), name)
     return rate
 
@@ -375,7 +381,8 @@ def _place(metric: str) -> str:
     """Where a threshold's metric stands in the result."""
     if metric in RATIOS:
         return metric
-    room = "counters" if metric in COUNTS else "rates" if metric in RATES else "latency_s"
+    rooms = (("counters", COUNTS), ("rates", RATES), ("broadcast", DELIVERIES))
+    room = next((room for room, metrics in rooms if metric in metrics), "latency_s")
     return f"{room}.{metric}"
 
 
@@ -481,6 +488,7 @@ def judge(
         scenario=summary.scenario,
         window=window,
         counters=summary.counters(),
+        broadcast=summary.broadcast(),
         rates=summary.rates(),
         error_ratio=summary.error_ratio,
         connect_error_ratio=summary.connect_error_ratio,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
+from wsnode.core.broadcast import Room, merge_rooms
 from wsnode.core.histogram import Pool
 from wsnode.core.protocol import HISTOGRAMS, Counters, ErrorKind, HostSecond, Second, UnsentReason
 
@@ -30,6 +31,7 @@ def merge(parts: Iterable[Second]) -> Second:
     kinds: dict[str, int] = {}
     pools: dict[str, Pool] = {}
     cpu: list[float] = []
+    rooms: list[Room] | None = []
     steal_s = throttled_s = core_s = 0.0
     for part in parts:
         seconds.add(part.second)
@@ -42,6 +44,7 @@ def merge(parts: Iterable[Second]) -> Second:
             if name not in pools:
                 pools[name] = Pool()
             pools[name].add(histogram)
+        rooms = None if rooms is None or part.rooms is None else [*rooms, *part.rooms]
         cpu += part.host.worker_cpu_s
         steal_s += part.host.steal_s
         throttled_s += part.host.throttled_s
@@ -57,6 +60,8 @@ def merge(parts: Iterable[Second]) -> Second:
         kinds=dict(sorted(kinds.items())),
         histograms={name: total for name, total in totals.items() if total.count},
         host=HostSecond(worker_cpu_s=tuple(cpu), steal_s=steal_s, throttled_s=throttled_s, core_s=core_s),
+        # Only all parts together know what was expected.
+        rooms=None if rooms is None else merge_rooms(rooms),
     )
 
 

@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from wsnode.core.broadcast import Room
 from wsnode.core.histogram import Histogram
 from wsnode.core.scenario import Plan
 from wsnode.core.template import SECRET_NAME
@@ -36,7 +37,7 @@ MAX_LINE_BYTES = 1 << 20
 DEADMAN_S = 60
 """An agent whose load has had no follower for this long stops it."""
 
-HISTOGRAMS = ("response_time", "service_time", "scheduler_lag", "write_wait", "handshake")
+HISTOGRAMS = ("response_time", "service_time", "scheduler_lag", "write_wait", "handshake", "one_way")
 
 ErrorKind = Literal[
     "connect_refused",
@@ -110,6 +111,8 @@ class Counters(_Line):
     """Sent with no reply awaited."""
     messages_unexpected: int = 0
     """Replies that match nothing outstanding."""
+    deliveries: int = 0
+    """Messages of a broadcast that came, whatever their fate in its account (`Second.rooms`)."""
     bytes_sent: int = 0
     """Payload bytes of sent messages."""
     bytes_received: int = 0
@@ -144,6 +147,8 @@ class Second(_Line):
     histograms: dict[str, Histogram] = {}
     """By name, see `HISTOGRAMS`; cumulative. A missing one is empty."""
     host: HostSecond = HostSecond()
+    rooms: tuple[Room, ...] | None = None
+    """Of a broadcast, and only of a whole load: what became of all deliveries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -223,7 +228,7 @@ class Hello(_Line):
     boot_id: str
     agent_start_id: str
     capabilities: tuple[Literal["observe", "load"], ...]
-    behaviours: tuple[str, ...] = ("echo",)
+    behaviours: tuple[str, ...] = ("echo", "broadcast")
 
 
 class _Request(_Line):

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator, mode
 from wsnode.core.histogram import Histogram, nearest_rank
 from wsnode.core.protocol import Counters
 from wsnode.core.scenario import Scenario
-from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS
+from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, STATISTICS
 
 SCHEMA_VERSION = 2
 """`Result.schema_version`; a change of shape raises it and teaches `read_result` the old one."""
@@ -23,7 +23,8 @@ SAMPLES_BEYOND = 10
 TOO_FEW = "too few samples"
 NOTHING_DUE = "nothing was due"
 NO_REPLY = "no reply is awaited"
-NOT_JUDGED = frozenset({TOO_FEW, NOTHING_DUE, NO_REPLY})
+NO_BROADCAST = "the behaviour is not 'broadcast'"
+NOT_JUDGED = frozenset({TOO_FEW, NOTHING_DUE, NO_REPLY, NO_BROADCAST})
 """Reasons of a null that say nothing of the server: a threshold on it is not judged. On any other it fails."""
 
 State = Literal["finished", "failed", "cancelled", "lost"]
@@ -59,7 +60,11 @@ DEFINITIONS: dict[str, Definition] = {
         "Handshake", "s", "lower", "From the begin of a connect to the end of its handshake, over the whole run."
     ),
     "latency_s.one_way": Definition(
-        "One-way delay", "s", "lower", "From a publish to a delivery, on clocks compared within the stated bound."
+        "One-way delay",
+        "s",
+        "lower",
+        "From the moment a broadcast message's turn came to its delivery to a client, over the deliveries that came in "
+        "the measured window to clients on the publisher's own load generator, whose clock times both.",
     ),
     "rates.connect_per_s": Definition(
         "Connect rate", "1/s", "higher", "Connections opened per second, over the whole seconds of the ramp-up."
@@ -73,11 +78,21 @@ DEFINITIONS: dict[str, Definition] = {
     "rates.received_per_s": Definition(
         "Throughput", "1/s", "higher", "Messages due in the measured window and answered, per second."
     ),
+    "broadcast.deliveries_per_s": Definition(
+        "Deliveries", "1/s", "higher", "Deliveries of a broadcast that came in the measured window, per second."
+    ),
     "error_ratio": Definition(
         "Error ratio", "ratio", "lower", "Messages lost, or unsent by the server's fault, of those due in the window."
     ),
     "connect_error_ratio": Definition(
         "Connect error ratio", "ratio", "lower", "Failed connects of those attempted, over the whole run."
+    ),
+    "broadcast.delivery_loss_ratio": Definition(
+        "Delivery loss ratio",
+        "ratio",
+        "lower",
+        "Lost deliveries of a broadcast of those expected, over the whole run and all clients that were in the room "
+        "from before the message's turn until the reply timeout after it.",
     ),
     "counters.connections_peak": Definition(
         "Connections, peak", "connections", "higher", "Most connections open at the end of any second, over all hosts."
@@ -150,6 +165,9 @@ class MessageRates(_Part):
 
 
 class Broadcast(_Part):
+    """Deliveries of the whole run: `expected = received + lost`. Out of order and late ones are part of `received`;
+    `indeterminate` came around a join or a close, where nobody can say whether they had to."""
+
     expected: int
     received: int
     lost: int
@@ -157,6 +175,15 @@ class Broadcast(_Part):
     out_of_order: int
     late: int
     indeterminate: int
+    deliveries_per_s: float | None
+    """That came in the measured window."""
+    delivery_loss_ratio: float | None
+    """Lost of expected."""
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether its identity holds."""
+        return self.expected == self.received + self.lost
 
 
 class Window(_Part):
@@ -292,12 +319,13 @@ def read_result(data: object) -> Result:
 def figures(result: Result) -> dict[str, float | None]:
     """The value of each metric that a threshold can name, in its base unit; null where the result has none."""
     values: dict[str, float | None] = {
-        f"{name}.{statistic}": getattr(getattr(result.latency_s, name), statistic)
+        f"{name}.{statistic}": getattr(getattr(result.latency_s, name), statistic, None)
         for name in LATENCIES
         for statistic in STATISTICS
     }
     values |= {name: getattr(result, name) for name in RATIOS}
     values |= {name: getattr(result.rates, name) for name in RATES}
+    values |= {name: getattr(result.broadcast, name, None) for name in DELIVERIES}
     return values | {name: getattr(result.counters, name) for name in COUNTS}
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
+from wsnode.core.broadcast import HEAD_BYTES, Layout, Publishers
 from wsnode.core.kinds import Cast, Kind
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.pointer import Pointer
@@ -32,7 +33,7 @@ LONGEST_TEMPLATE = 1 << 16
 """Characters of a payload's template."""
 BEHAVIOUR = r"^[a-z][a-z0-9_]{0,31}$"
 """What a behaviour's name looks like."""
-BUILT_IN = ("echo",)
+BUILT_IN = ("echo", "broadcast")
 """Behaviours that every wsnode has; each has a path of its own name on a lab's server."""
 CONSENT = r"^[A-Za-z0-9._-]{16,128}$"
 """What a token of consent looks like."""
@@ -67,8 +68,9 @@ class Scenario(BaseModel):
         Field(
             pattern=BEHAVIOUR,
             title="Behaviour",
-            description="What clients do: 'echo' sends to /echo and awaits each reply; others are installed on "
-            "the load generators under a name of lower-case letters, digits and '_' (wsnode behaviours lists them).",
+            description="What clients do: 'echo' sends to /echo and awaits each reply; 'broadcast' publishes to "
+            "/broadcast/<room> and accounts for every delivery to every client; others are installed on the load "
+            "generators under a name of lower-case letters, digits and '_' (wsnode behaviours lists them).",
         ),
     ] = "echo"
     clients: Annotated[
@@ -267,6 +269,25 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("messages"),
         ),
     ] = None
+    rooms: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            title="Rooms",
+            description="Rooms of a broadcast over which the clients are spread; each run has rooms of its own.",
+            json_schema_extra=_unit("rooms"),
+        ),
+    ] = 1
+    publishers: Annotated[
+        str,
+        Field(
+            max_length=20,
+            title="Publishers",
+            description="Clients of a broadcast that publish, spread over its rooms: 'all', a number such as '5', or a "
+            "share such as '2%'. Every client gets what its room publishes, its own messages too.",
+        ),
+    ] = "all"
     reconnect: Annotated[
         bool,
         Field(title="Reconnect", description="Whether a client whose connection broke or failed tries again."),
@@ -386,6 +407,11 @@ class Scenario(BaseModel):
     def _sizes_parse(cls, value: str | None) -> str | None:
         return value if value is None else Sizes.parse(value).text
 
+    @field_validator("publishers")
+    @classmethod
+    def _publishers_parse(cls, value: str) -> str:
+        return Publishers.parse(value).text
+
     @field_validator("thresholds")
     @classmethod
     def _thresholds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -433,9 +459,12 @@ class Scenario(BaseModel):
                 f"at least as long, so that every reply can still be awaited (drain_s >= "
                 f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
-        self._check_conversation()
+        if self.behaviour == "broadcast":
+            self._check_broadcast()
+        else:
+            self._check_conversation()
         talks = [name for name in ("payload", "first_messages") if getattr(self, name)]
-        talks += [] if self.behaviour in BUILT_IN else [f"behaviour {self.behaviour}"]
+        talks += [] if self.behaviour == "echo" else [f"behaviour {self.behaviour}"]
         if self.kinds and talks:
             raise ValueError(
                 f"kinds do not go with {' and '.join(talks)}: clients that are not normal send size_bytes and "
@@ -485,6 +514,23 @@ class Scenario(BaseModel):
         for line in self.first_messages:
             names |= Step.parse(line).secrets
         return tuple(sorted(names))
+
+    def _check_broadcast(self) -> None:
+        if self.size_bytes < HEAD_BYTES:
+            raise ValueError(
+                f"size_bytes is {self.size_bytes}: a broadcast's messages need {HEAD_BYTES} bytes for their publisher, "
+                f"sequence and time (size_bytes >= {HEAD_BYTES})"
+            )
+        if self.rooms > self.clients:
+            raise ValueError(
+                f"{self.rooms:,} rooms for {self.clients:,} clients: some would be empty (rooms <= clients)"
+            )
+        if Publishers.parse(self.publishers).of(self.clients) > self.clients:
+            raise ValueError(f"publishers {self.publishers!r} of {self.clients:,} clients: there are not so many")
+        if self.max_in_flight is not None:
+            raise ValueError("max_in_flight bounds awaited replies, and a broadcast awaits none: leave it empty")
+        if self.payload is not None or self.first_messages or self.sizes is not None:
+            raise ValueError("payload, first_messages and sizes: a broadcast's messages are its own; leave them empty")
 
     @property
     def planned_ramp_s(self) -> float:
@@ -537,6 +583,16 @@ class Scenario(BaseModel):
         return self.size_bytes if (sizes := self.distribution) is None else sizes.smallest_bytes
 
     @property
+    def layout(self) -> Layout:
+        """Who is in which room of a broadcast, and who publishes."""
+        return Layout(self.clients, self.rooms, Publishers.parse(self.publishers).of(self.clients))
+
+    @property
+    def awaits_replies(self) -> bool:
+        """Whether sent messages are to be answered, one by one."""
+        return self.behaviour != "broadcast" and self.match != "none"
+
+    @property
     def effective_match(self) -> str:
         """`match`, or 'order' where the payload is too small for a prefix."""
         short = self.match == "prefix" and self.smallest_bytes < PREFIX_BYTES and self.behaviour in BUILT_IN
@@ -549,6 +605,8 @@ class Scenario(BaseModel):
             return self.primary_metric
         if not self.interval_ms:
             return "handshake.p99"
+        if self.behaviour == "broadcast":
+            return "one_way.p99"
         return "sent_per_s" if self.match == "none" else "response_time.p99"
 
     @property
@@ -557,7 +615,8 @@ class Scenario(BaseModel):
         if not self.interval_ms:
             return 0.0
         think = Think.parse(self.think)
-        return self.cast.senders * NS / (self.interval_ms * 1_000_000 if think is None else think.mean_ns)
+        senders = self.layout.publishers if self.behaviour == "broadcast" else self.cast.senders
+        return senders * NS / (self.interval_ms * 1_000_000 if think is None else think.mean_ns)
 
     @property
     def cast(self) -> Cast:
@@ -642,6 +701,8 @@ class Scenario(BaseModel):
 
     def notes(self) -> list[str]:
         """What a reader of the result must know about this scenario."""
+        if self.behaviour == "broadcast":
+            return ["one-way delays are of the deliveries whose publisher is on the subscriber's own load generator"]
         notes = []
         if self.effective_match != self.match:
             notes.append(

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from wsnode.core import merge
+from wsnode.core.broadcast import Deliveries
 from wsnode.core.histogram import Histogram
 from wsnode.core.protocol import GENERATOR_FAULTS, NOBODYS_FAULTS, HostResult, Second
 from wsnode.core.result import (
     NO_REPLY,
+    NOTHING_DUE,
+    Broadcast,
     Held,
     Latencies,
     Latency,
@@ -22,6 +25,7 @@ from wsnode.core.result import (
     latency,
 )
 from wsnode.core.scenario import Scenario
+from wsnode.core.threshold import DELIVERIES
 
 _MISSING = {"scheduler_lag": "without a turn", "write_wait": "not sent", "handshake": "not opened"}
 
@@ -106,6 +110,17 @@ class Summary(NamedTuple):
         counters = self.total.counters
         return counters.connections_failed / counters.connections_attempted if counters.connections_attempted else None
 
+    def broadcast(self) -> Broadcast | None:
+        """The account of all deliveries; None where there are none to tell of, or not every load generator has told."""
+        if self.scenario.behaviour != "broadcast" or self.total.rooms is None:
+            return None
+        counts, length = Deliveries.of(self.total.rooms), self.window_s
+        return Broadcast(
+            **counts._asdict(),
+            deliveries_per_s=self.measured.counters.deliveries / length if length else None,
+            delivery_loss_ratio=counts.lost / counts.expected if counts.expected else None,
+        )
+
     def counters(self) -> RunCounters:
         """Whole run."""
         return run_counters(self.total, self.peak)
@@ -126,13 +141,15 @@ class Summary(NamedTuple):
         window, total = self.measured, self.total
         due, sent, no_reply = (getattr(window.counters, f"messages_{name}") for name in ("due", "sent", "no_reply"))
         aside = sum(n for why, n in window.unsent.items() if why in NOBODYS_FAULTS)
-        replies = self.scenario.match != "none"
+        replies = self.scenario.awaits_replies
         dues = {
             "response_time": due - no_reply - aside if replies else 0,
             "service_time": sent - no_reply if replies else 0,
             "scheduler_lag": due,
             "write_wait": due - self.generator_fault_unsent - aside,
         }
+        if self.scenario.behaviour == "broadcast":
+            dues["one_way"] = window.histogram("one_way").count
         recorded = {name: (window.histogram(name), n) for name, n in dues.items()}
         return recorded | {"handshake": (total.histogram("handshake"), total.counters.connections_attempted)}
 
@@ -143,7 +160,7 @@ class Summary(NamedTuple):
         for name, (histogram, due) in self.recorded().items():
             # More recorded than due is a broken account: judge.py's to tell, and no reason to have no figures at all.
             figures[name], why = latency(histogram, max(due, histogram.count), _MISSING.get(name, "unanswered"))
-            if self.scenario.match == "none" and name in ("response_time", "service_time"):
+            if not self.scenario.awaits_replies and name in ("response_time", "service_time"):
                 why = dict.fromkeys(why, NO_REPLY)
             nulls |= {f"latency_s.{name}.{statistic}": reason for statistic, reason in why.items()}
         return Latencies(**figures), nulls
@@ -175,6 +192,8 @@ class Summary(NamedTuple):
         """Why figures beside the latencies are null."""
         rates = self.rates()
         nulls = {f"rates.{name}": "no measured window" for name, rate in rates if rate is None}
+        if self.scenario.behaviour == "broadcast":
+            nulls |= self._broadcast_nulls()
         if rates.connect_per_s is None:
             nulls["rates.connect_per_s"] = (
                 "the ramp-up is shorter than a second" if self.series else "no whole second was counted"
@@ -185,6 +204,18 @@ class Summary(NamedTuple):
             nulls["error_ratio"] = "no messages were due"
         if self.connect_error_ratio is None:
             nulls["connect_error_ratio"] = "no connect was attempted"
+        return nulls
+
+    def _broadcast_nulls(self) -> dict[str, str]:
+        broadcast = self.broadcast()
+        if broadcast is None:
+            why = "a load generator was lost, and only all together know what was published"
+            return dict.fromkeys(("broadcast", *(f"broadcast.{name}" for name in DELIVERIES)), why)
+        nulls = {}
+        if broadcast.delivery_loss_ratio is None:
+            nulls["broadcast.delivery_loss_ratio"] = NOTHING_DUE
+        if broadcast.deliveries_per_s is None:
+            nulls["broadcast.deliveries_per_s"] = "no measured window"
         return nulls
 
 

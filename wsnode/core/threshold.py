@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 STATISTICS = ("min", "mean", "p50", "p90", "p95", "p99", "p999", "max")
-LATENCIES = ("response_time", "service_time", "scheduler_lag", "write_wait", "handshake")
+LATENCIES = ("response_time", "service_time", "scheduler_lag", "write_wait", "handshake", "one_way")
 RATIOS = {
     "error_ratio": "messages lost, or unsent by the server's fault, of those due in the measured window",
     "connect_error_ratio": "failed connects of those attempted in the whole run",
@@ -17,6 +17,10 @@ RATES = {
     "offered_per_s": "messages due per second of the measured window",
     "sent_per_s": "messages of the measured window sent, per second",
     "received_per_s": "messages of the measured window answered, per second",
+}
+DELIVERIES = {
+    "deliveries_per_s": "deliveries of a broadcast that came in the measured window, per second",
+    "delivery_loss_ratio": "lost deliveries of a broadcast, of those expected in the whole run",
 }
 COUNTS = {"connections_peak": "most connections open at the end of any second, over all hosts"}
 
@@ -59,9 +63,9 @@ class Threshold(NamedTuple):
             units = _TIME
         elif statistic:
             raise ValueError(f"threshold {text!r}: {name!r} has no statistics; {_known()}")
-        elif name in RATIOS:
+        elif name in RATIOS or name == "delivery_loss_ratio":
             units = _RATIO
-        elif name in RATES:
+        elif name in RATES or name == "deliveries_per_s":
             units = _RATE
         elif name in COUNTS:
             units = _COUNT
@@ -93,12 +97,16 @@ def check_metric(text: str) -> str:
         ValueError: there is none of that name; says which there are.
     """
     name, _, statistic = text.strip().partition(".")
-    known = statistic in STATISTICS if name in LATENCIES else not statistic and name in {*RATIOS, *RATES, *COUNTS}
+    known = (
+        statistic in STATISTICS
+        if name in LATENCIES
+        else not statistic and name in {*RATIOS, *RATES, *COUNTS, *DELIVERIES}
+    )
     if not known:
         raise ValueError(f"no metric {text!r}; {_known()}; each time also with {', '.join(STATISTICS)}")
     return text.strip()
 
 
 def _known() -> str:
-    names = [f"{latency}.p99" for latency in LATENCIES] + [*RATIOS, *RATES, *COUNTS]
+    names = [f"{latency}.p99" for latency in LATENCIES] + [*RATIOS, *RATES, *COUNTS, *DELIVERIES]
     return "known: " + ", ".join(names)

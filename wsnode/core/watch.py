@@ -72,6 +72,7 @@ def reached(metric: str, gained: Second) -> float | None:
             "scheduler_lag": counters.messages_due,
             "write_wait": counters.messages_due - sum(n for why, n in gained.unsent.items() if why in GENERATOR_FAULTS),
             "handshake": counters.connections_opened + counters.connections_failed,
+            "one_way": gained.histogram("one_way").count,
         }[name]
         return _statistic(gained.histogram(name), due, statistic)
     if name == "error_ratio":
@@ -87,6 +88,7 @@ def reached(metric: str, gained: Second) -> float | None:
             "offered_per_s": counters.messages_due,
             "sent_per_s": counters.messages_sent,
             "received_per_s": counters.messages_received,
+            "deliveries_per_s": counters.deliveries,
             "connections_peak": counters.connections_open,
         }[name]
     )

@@ -39,6 +39,11 @@ class Address(NamedTuple):
         tls = ssl.create_default_context() if uri.secure else None
         return cls(uri, family, tuple(sockaddr), tls, Request(uri), tuple(sources), share)
 
+    def towards(self, url: str) -> Address:
+        """Another URL of the same server."""
+        uri = parse_uri(url)
+        return self._replace(uri=uri, request=Request(uri))
+
     def dial(self, number: int, receive_buffer: int | None = None) -> socket.socket:
         """A socket that connects for that client, perhaps still on its way; with a receive buffer of so many bytes.
 

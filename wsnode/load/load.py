@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from websockets.exceptions import InvalidURI
@@ -70,6 +71,7 @@ class _Part:
             kinds=line["kinds"],
             histograms=copies,
             host=HostSecond(worker_cpu_s=(line["cpu_s"],)),
+            rooms=line.get("rooms"),
         )
 
 
@@ -102,7 +104,8 @@ class Load:
     `on_second` gets the merged cumulative seconds 1, 2, 3, … in order, `on_live` one live line a second; both in the
     event loop that called `prepare`. `address` is where to connect to, for callers that have checked it: the host's
     name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`). `secrets` are the values
-    that the scenario names: they go to the workers' memory alone.
+    that the scenario names: they go to the workers' memory alone. `run_id` names the rooms of a broadcast, the same for
+    all hosts of a run; without it the load is alone in rooms of its own.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Load:
         address: tuple[int, tuple[Any, ...]] | None = None,
         sources: Sequence[str] = (),
         secrets: Mapping[str, str] | None = None,
+        run_id: str | None = None,
         on_second: Callable[[Second], None],
         on_live: Callable[[Live], None],
     ) -> None:
@@ -122,6 +126,7 @@ class Load:
         self._address = address
         self._sources = tuple(sources)
         self._secrets = dict(secrets or {})
+        self._run_id = run_id or token_hex(8)
         self._table = table
         self._on_second = on_second
         self._on_live = on_live
@@ -155,6 +160,8 @@ class Load:
                 "address": address,
                 "sources": self._sources,
                 "secrets": self._secrets,
+                "host": (self.plan.begin, self.plan.end),
+                "run_id": self._run_id,
             },
             table=self._table,
             on_message=self._on_message,

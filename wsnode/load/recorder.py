@@ -147,11 +147,14 @@ class Recorder:
         self._usual_size = size
         self.attempted = self.opened = self.failed = self.closed = 0
         self.connects_late = self.reconnects = self.unexpected = 0
-        self.bytes_sent = self.bytes_received = 0
+        self.bytes_sent = self.bytes_received = self.deliveries = 0
         self.errors: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         """Of clients that are not normal, by `KIND.EVENT`."""
         self.handshake = Tally()
+        self.one_way = Tally()
+        self.delays: list[int] = []
+        """One-way delays (ns) of a broadcast's deliveries, until they are folded into `one_way`."""
         self.recent = [0] * BUCKETS
         """Response times of the replies that came since the last live line, by bucket; what overflows is left out."""
         self._size = self._size_place = -1
@@ -182,6 +185,9 @@ class Recorder:
 
     def fold(self) -> None:
         """Count what the hot path has left in the lists of seconds."""
+        if self.delays:
+            self.one_way.add_all(self.delays)
+            self.delays.clear()
         live, size = self.live, self._usual_size
         for second in self._seconds:
             if lags := second.lags:
@@ -334,7 +340,8 @@ class Recorder:
         line: dict[str, Any] | None = None
         histograms: dict[str, Histogram] = {}
         for kept in self._snapshots.values():  # of seconds that never settled: their lines will not tell
-            snapshot["handshake"].add(kept["handshake"])
+            for name in ("handshake", "one_way"):
+                snapshot[name].add(kept[name])
         for rest in [*self._seconds, DueSecond(second, (Tally(), Tally(), Tally(), Tally()))]:
             line = self._line(rest, snapshot)
             for name, wire in line["histograms"].items():
@@ -359,10 +366,12 @@ class Recorder:
                 "bytes_sent": self.bytes_sent,
                 "bytes_received": self.bytes_received,
                 "reconnects": self.reconnects,
+                "deliveries": self.deliveries,
             },
             "errors": {kind: n for kind, n in self.errors.items() if n},
             "kinds": dict(self.kinds),
             "handshake": self.handshake.take(),
+            "one_way": self.one_way.take(),
             "cpu_s": cpu_s,
         }
 
@@ -377,6 +386,7 @@ class Recorder:
             "service_time": second.service.take(),
             "response_time": second.response.take(),
             "handshake": snapshot.pop("handshake", Histogram()),
+            "one_way": snapshot.pop("one_way", Histogram()),
         }
         _pour(histograms["response_time"], self.live.message_latency)
         _pour(histograms["scheduler_lag"], self.live.scheduler_lag)

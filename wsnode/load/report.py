@@ -10,7 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from wsnode.core.result import DEFINITIONS, TOO_FEW, Latency, Result, UnknownSchema, read_result
+from wsnode.core.threshold import LATENCIES
 
+OF_REPLIES = frozenset({"response_time", "service_time"})
 STATISTICS = ("p50", "p90", "p95", "p99", "p999", "max", "mean")
 HELD = ("p50", "p99", "max")
 """Of the response time, for each hold."""
@@ -76,19 +78,28 @@ def render(result: Result) -> str:
         f"{counters.connections_opened:,} of {counters.connections_attempted:,} at {rate(rates.connect_per_s)}, failed "
         f"{counters.connections_failed:,}, reconnects {counters.reconnects:,}"
     )
+    if (deliveries := result.broadcast) is not None:
+        lines.append(
+            f"broadcast   {rate(deliveries.deliveries_per_s)}; whole run: expected {deliveries.expected:,}, received "
+            f"{deliveries.received:,}, lost {deliveries.lost:,} ({share(deliveries.delivery_loss_ratio)})"
+        )
+        lines.append(
+            f"            of the received {deliveries.out_of_order:,} out of order, {deliveries.late:,} late; beside "
+            f"them {deliveries.duplicate:,} duplicate, {deliveries.indeterminate:,} indeterminate"
+        )
     for title, counts in (("errors", counters.errors), ("unsent", counters.unsent), ("kinds", counters.kinds)):
         if counts:
             lines.append(f"{title:<12}" + ", ".join(f"{kind} {n:,}" for kind, n in sorted(counts.items())))
     lines += ["", f"{'':<16}" + "".join(f"{statistic:>11}" for statistic in STATISTICS)]
-    for name in ("response_time", "service_time", "scheduler_lag", "write_wait", "handshake"):
-        row: Latency = getattr(result.latency_s, name)
-        if row.due:
+    for name in LATENCIES:
+        row: Latency | None = getattr(result.latency_s, name)
+        if row is not None and row.due and (result.scenario.awaits_replies or name not in OF_REPLIES):
             cells = "".join(f"{duration(getattr(row, statistic)):>11}" for statistic in STATISTICS)
             lines.append(f"{DEFINITIONS[f'latency_s.{name}'].title:<16}{cells}")
     why = sorted({f"{key.split('.')[-1]}: {text}" for key, text in result.nulls.items() if text != TOO_FEW})
     if any(text == TOO_FEW for text in result.nulls.values()):
         why.append(f"– without a word: {TOO_FEW}")
-    if "response_time" in " ".join(result.nulls):
+    if result.scenario.awaits_replies and "response_time" in " ".join(result.nulls):
         lines += [f"  {line}" for line in why if line.startswith(("p", "–"))]
     if result.aborted is not None:
         was = _value(result.aborted.expr, result.aborted.value)

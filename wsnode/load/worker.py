@@ -19,8 +19,10 @@ from typing import Any
 import uvloop
 
 from wsnode.core.metrics import for_job
+from wsnode.core.pacing import Share
 from wsnode.core.scenario import Plan
 from wsnode.load.address import Address
+from wsnode.load.broadcast import SETTLE_NS, Ledger
 from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_head
 from wsnode.load.conversation import Conversation
 from wsnode.load.kinds import clients_of
@@ -59,7 +61,13 @@ class Worker:
     """A share of a run's clients, kept on schedule by one timer."""
 
     def __init__(
-        self, plan: Plan, address: Address, recorder: Recorder, control: Control, talk: Conversation | None = None
+        self,
+        plan: Plan,
+        address: Address,
+        recorder: Recorder,
+        control: Control,
+        talk: Conversation | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         scenario = plan.scenario
         self._control = control
@@ -82,6 +90,7 @@ class Worker:
             opened=self._opened,
         )
         self._talk = talk
+        self._ledger = ledger
         self._clients = self._make_clients(plan)
         self._schedule = schedule_of(self._pacing, [client for client in self._clients if client.sends])
         self._connects = deque(connect_order(self._pacing, plan.share))
@@ -96,6 +105,8 @@ class Worker:
         self._reconnects: deque[tuple[int, Client]] = deque()
         """(when, client), in order, since the delay is the same for all."""
         self._drain_ns = scenario.drain_s * NS
+        if self._ledger is not None:
+            self._drain_ns = self._ledger.timeout_ns + SETTLE_NS
         self._origin = 0
         self._second: DueSecond | None = None
         self._tick_second = 0
@@ -121,6 +132,8 @@ class Worker:
 
     def _make_clients(self, plan: Plan) -> list[Client]:
         scenario, setting = plan.scenario, self._setting
+        if self._ledger is not None:
+            return self._ledger.clients(setting)
         if self._talk is not None:
             return self._talk.clients(plan.share, setting)
         normal: Callable[[int, Setting], Client] = UsualClient if is_usual(setting) else Client
@@ -133,6 +146,8 @@ class Worker:
     def go(self, origin_ns: int) -> None:
         """Begin: `origin_ns` on the monotonic clock is second 0."""
         self._origin = origin_ns
+        if self._ledger is not None:
+            self._ledger.origin = origin_ns
         # What is alive now stays for the whole load; looking at it again and again would cost milliseconds a time.
         gc.collect()
         gc.freeze()
@@ -339,7 +354,7 @@ class Worker:
                     "second": self._tick_second,
                     "connections_open": len(self._opened),
                     "sent": recorder.live.messages_sent,
-                    "received": recorder.live.messages_received,
+                    "received": recorder.live.messages_received + recorder.deliveries,
                     "outstanding": recorder.awaited,
                     "errors": sum(recorder.errors.values()),
                     "recent": recorder.take_recent().to_wire(),
@@ -382,7 +397,7 @@ class Worker:
                 for client in self._clients:
                     client.expire(now + self._origin)
             return True
-        if self._recorder.awaited:
+        if self._recorder.awaited or self._ledger is not None:
             self._quiet_since = None
             return False
         if self._quiet_since is None:
@@ -421,6 +436,8 @@ class Worker:
             in_flight,
             self._cpu_s(),
         )
+        if self._ledger is not None:
+            final["rooms"] = [room.model_dump(mode="json") for room in self._ledger.account()]
         self._control.send({"end": {"final": final, "first_connect": self._first_connect}})
         await self._control.drain()
         self._ended.set()
@@ -444,7 +461,11 @@ async def serve(assignment: Assignment) -> None:
         url = plan.url if talk is None else talk.url(plan.url)
         family, sockaddr = config["address"]
         address = Address.at(url, family, sockaddr, config["sources"], plan.share)
-        worker = Worker(plan, address, Recorder(counters, plan.scenario.size_bytes), control, talk)
+        recorder = Recorder(counters, plan.scenario.size_bytes)
+        ledger = None
+        if plan.scenario.behaviour == "broadcast":
+            ledger = Ledger(plan, Share(plan.scenario.clients, *config["host"]), config["run_id"], recorder)
+        worker = Worker(plan, address, recorder, control, talk, ledger)
     except (OSError, ValueError) as error:
         control.send({"failed": str(error)})
         await control.drain()

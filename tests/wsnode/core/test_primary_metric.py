@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from tests.portal.factories import make_result
 from wsnode.core.result import figures
 from wsnode.core.scenario import Scenario, error_lines
-from wsnode.core.threshold import COUNTS, LATENCIES, RATES, RATIOS, STATISTICS, Threshold, check_metric
+from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, STATISTICS, Threshold, check_metric
 
-NAMES = [f"{latency}.{statistic}" for latency in LATENCIES for statistic in STATISTICS] + [*RATIOS, *RATES, *COUNTS]
+NAMES = [f"{latency}.{statistic}" for latency in LATENCIES for statistic in STATISTICS]
+NAMES += [*RATIOS, *RATES, *COUNTS, *DELIVERIES]
 
 
 @pytest.mark.parametrize(
@@ -42,9 +43,9 @@ def test_a_metric_that_there_is_not_is_refused_with_those_that_there_are(name: s
 
 
 def test_the_metrics_are_those_of_thresholds_and_each_has_its_figure_in_a_result() -> None:
-    units = {"ratio": "1%", "rate": "1/s", "count": "1"}
+    units = {"ratio": "1%", "per_s": "1/s", "count": "1"}
     assert set(figures(make_result())) == set(NAMES)
     for name in NAMES:
         assert check_metric(name) == name
-        kind = "ratio" if name in RATIOS else "rate" if name in RATES else "count"
+        kind = next((kind for kind in ("ratio", "per_s") if name.endswith(kind)), "count")
         assert Threshold.parse(f"{name} < {'1ms' if '.' in name else units[kind]}").metric == name

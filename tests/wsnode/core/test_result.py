@@ -18,6 +18,7 @@ from wsnode.core.judge import Clock, Surroundings, judge
 from wsnode.core.result import (
     DEFINITIONS,
     SCHEMA_VERSION,
+    Broadcast,
     Evidence,
     Host,
     Result,
@@ -152,6 +153,7 @@ def test_a_result_of_version_1_reads_with_what_it_had() -> None:
     assert result.schema_version == SCHEMA_VERSION
     assert result.aborted is None
     now = result.model_dump(mode="json")
+    now["counters"] = {name: now["counters"][name] for name in old["counters"]}  # later versions count more
     assert {key: now[key] for key in old if key not in ("schema_version", "scenario", "hosts")} == {
         key: value for key, value in old.items() if key not in ("schema_version", "scenario", "hosts")
     }
@@ -224,6 +226,7 @@ def test_every_key_of_the_design_is_there() -> None:
 
 def test_every_definition_names_a_figure_of_the_result() -> None:
     data = complete().model_dump(mode="json")
+    data["broadcast"] = dict.fromkeys(Broadcast.model_fields)  # this one is an echo's
     for name, definition in DEFINITIONS.items():
         value: Any = data
         for key in name.split("."):

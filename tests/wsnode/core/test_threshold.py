@@ -44,6 +44,8 @@ def test_every_metric_can_be_demanded() -> None:
         assert Threshold.parse(f"{ratio} < 1%").limit == 0.01
     for rate in RATES:
         assert Threshold.parse(f"{rate} > 1/s").limit == 1
+    assert Threshold.parse("deliveries_per_s > 1/s").limit == 1
+    assert Threshold.parse("delivery_loss_ratio <= 0%").limit == 0
     for name in COUNTS:
         assert Threshold.parse(f"{name} > 1").limit == 1
 
