@@ -19,6 +19,7 @@ examples:
   wsnode serve --workers 1                       one process, with rooms at /broadcast/<room>
   wsnode load ws://127.0.0.1:3000/echo --clients 100 --interval 200 --ramp-up 2 --duration 12 --rate 100
   wsnode preflight                               is this host fit for load?
+  wsnode selftest                                does this host measure what is true? 25 s
   wsnode report a.json b.json                    merge the results of several hosts
 
 `wsnode COMMAND --help` shows a command's options. A usage error exits with 2.
@@ -38,6 +39,7 @@ COMMANDS = {
     "load": Command("wsnode.load.cli", "put an open-model load on a WebSocket server and measure it"),
     "agent": Command("wsnode.agent", "run, reach and ask the service on every lab host"),
     "preflight": Command("wsnode.preflight", "check whether this host is fit for load"),
+    "selftest": Command("wsnode.selftest", "try this host's generator on servers with known faults"),
     "report": Command("wsnode.load.report", "merge and show results"),
 }
 

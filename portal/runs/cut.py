@@ -131,4 +131,4 @@ def _nameless(reason: str) -> str:
 
 
 def _of_the_lab(first: Result) -> list[str]:
-    return [note for note in first.notes if not note.startswith(("threshold ", "ramp-up only: "))]
+    return [note for note in first.notes if not note.startswith(("threshold ", "ramp-up only: ", "below "))]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from wsnode import preflight
+from wsnode import floor, preflight
 from wsnode.agent import aim, remains
 from wsnode.agent.config import Config
 from wsnode.agent.held import Held, Setting
@@ -309,6 +309,8 @@ class Keeper:
             begin = await asyncio.to_thread(self.environment)
             self._still_wanted(held)
             workers = workers_for(held.plan, self._config.cores or cores(), raise_descriptor_limit())
+            begin["floor"] = await floor.read(held.plan, workers)
+            self._still_wanted(held)
             held.load = Load(
                 held.plan,
                 workers,

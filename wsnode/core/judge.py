@@ -16,10 +16,12 @@ from wsnode.core.histogram import nearest_rank
 from wsnode.core.merge import broken_identities, since
 from wsnode.core.protocol import GENERATOR_FAULTS, HostSecond, Second, UnsentReason
 from wsnode.core.result import (
+    FLOORS,
     NO_BROADCAST,
     NOT_JUDGED,
     Aborted,
     Evidence,
+    Floor,
     Host,
     Judged,
     Latencies,
@@ -29,6 +31,7 @@ from wsnode.core.result import (
     Validity,
     Verdict,
     Window,
+    near_floor,
 )
 from wsnode.core.summary import HostRun, Summary
 from wsnode.core.threshold import COUNTS, DELIVERIES, LATENCIES, RATES, RATIOS, Threshold
@@ -472,12 +475,18 @@ def judge(
         window = Window(start=opens, end=closes, from_s=summary.window[0], to_s=summary.window[1])
     else:
         nulls["window"] = "no measured window" if summary.window is None else "the time of its begin is not known"
+    rows = [row.model_copy(update={"floor": _floor(row)}) for row in host_rows]
+    for row in rows:
+        if row.role == "load_generator" and row.floor is None:
+            nulls[f"hosts.{row.name}.floor"] = (row.environment.get("floor") or {}).get(
+                "missing"
+            ) or "it was not measured"
     all_notes = [*notes, *summary.scenario.notes(), *_stopped_notes(summary, hosts), *threshold_notes]
     if aborted is not None and aborted.value is None:
         nulls["aborted.value"] = "too many messages of that second were never answered"
     if summary.window is None:
         all_notes.insert(0, "ramp-up only: no measured window, figures are of the whole run")
-    return Result(
+    result = Result(
         run_id=run_id,
         state=state,
         verdict=outcome if state == "finished" else "none",
@@ -496,8 +505,30 @@ def judge(
         stages=stages,
         thresholds=judged,
         aborted=aborted,
-        hosts=list(host_rows),
+        hosts=rows,
         evidence=list(evidence),
         nulls=nulls,
         url=url,
     )
+    result.notes += _floor_notes(result)
+    return result
+
+
+def _floor(row: Host) -> Floor | None:
+    """What a load generator's environment says of its own floor."""
+    said = row.environment.get("floor")
+    if row.role != "load_generator" or not said or "missing" in said:
+        return row.floor
+    return Floor.model_validate(said)
+
+
+def _floor_notes(result: Result) -> Iterator[str]:
+    near = near_floor(result)
+    if near:
+        own = ", ".join(
+            f"{name.replace('_', ' ').replace('.', ' ')} ({floor * 1e3:.3g} ms)" for name, floor in near.items()
+        )
+        yield (
+            f"below {FLOORS} times what the load generator itself takes, given in brackets, and so no measure of the "
+            f"server alone: {own}"
+        )

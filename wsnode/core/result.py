@@ -237,6 +237,22 @@ class Aborted(_Part):
     value: float | None
 
 
+class Floor(_Part):
+    """Response times (s) of a load worker against the least server that there can be, on the generator's own host: what
+    it would tell of a server that takes no time."""
+
+    p50: float
+    p90: float | None
+    p95: float | None
+    p99: float
+    rate_per_s: float
+    """Of the one worker that was tried."""
+    connections: int
+    size_bytes: int
+    samples: int
+    measured_at: AwareDatetime
+
+
 class Host(_Part):
     name: str
     role: Literal["server", "load_generator"]
@@ -244,6 +260,8 @@ class Host(_Part):
     clock_offset_s: float | None = None
     clock_bound_s: float | None = None
     counters: RunCounters | None = None
+    floor: Floor | None = None
+    """Of a load generator; null with its reason in the result's `nulls`."""
     environment: dict[str, Any] = {}
 
 
@@ -314,6 +332,24 @@ def read_result(data: object) -> Result:
     assert isinstance(data, dict)
     # Version 2 has only gained fields, each of which may be missing.
     return Result.model_validate(data | {"schema_version": SCHEMA_VERSION})
+
+
+FLOORS = 3
+"""A percentile below so many times the generator's own is more the generator's than the server's."""
+
+
+def near_floor(result: Result) -> dict[str, float]:
+    """The percentiles (`response_time.p50`, …) that are below `FLOORS` times the generators' own, with that floor (s):
+    of several load generators the highest. Nothing where no floor is known."""
+    floors = [host.floor for host in result.hosts if host.floor is not None]
+    near = {}
+    for name in ("response_time", "service_time"):
+        for statistic in ("p50", "p90", "p95", "p99"):
+            value = getattr(getattr(result.latency_s, name), statistic)
+            own = max((x for floor in floors if (x := getattr(floor, statistic)) is not None), default=None)
+            if value is not None and own is not None and value < FLOORS * own:
+                near[f"{name}.{statistic}"] = own
+    return near
 
 
 def figures(result: Result) -> dict[str, float | None]:

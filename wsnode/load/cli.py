@@ -20,6 +20,7 @@ import uvloop
 import yaml
 from pydantic import ValidationError
 
+from wsnode import floor
 from wsnode.core.judge import judge
 from wsnode.core.metrics import for_job
 from wsnode.core.protocol import HostResult, Live, Second
@@ -273,7 +274,10 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
     load = Load(
         plan, workers, table=table, address=address, sources=sources, on_second=on_second, on_live=progress.show
     )
-    begin = environment()
+    begin: dict[str, Any] = environment()
+    begin["floor"] = await floor.read(
+        plan, workers, lambda: progress.say("measuring what this host takes by itself, some 2 s")
+    )
     await load.prepare()
     run_id = f"cli-{secrets.token_hex(5)}"
     exposition.info("run_info", {"run_id": run_id})

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wsnode.core.result import DEFINITIONS, TOO_FEW, Latency, Result, UnknownSchema, read_result
+from wsnode.core.result import (
+    DEFINITIONS,
+    FLOORS,
+    TOO_FEW,
+    Latency,
+    Result,
+    UnknownSchema,
+    near_floor,
+    read_result,
+)
 from wsnode.core.threshold import LATENCIES
 
 OF_REPLIES = frozenset({"response_time", "service_time"})
@@ -90,12 +99,18 @@ def render(result: Result) -> str:
     for title, counts in (("errors", counters.errors), ("unsent", counters.unsent), ("kinds", counters.kinds)):
         if counts:
             lines.append(f"{title:<12}" + ", ".join(f"{kind} {n:,}" for kind, n in sorted(counts.items())))
+    near = near_floor(result)
     lines += ["", f"{'':<16}" + "".join(f"{statistic:>11}" for statistic in STATISTICS)]
     for name in LATENCIES:
         row: Latency | None = getattr(result.latency_s, name)
         if row is not None and row.due and (result.scenario.awaits_replies or name not in OF_REPLIES):
-            cells = "".join(f"{duration(getattr(row, statistic)):>11}" for statistic in STATISTICS)
+            cells = "".join(
+                f"{('~' if f'{name}.{statistic}' in near else '') + duration(getattr(row, statistic)):>11}"
+                for statistic in STATISTICS
+            )
             lines.append(f"{DEFINITIONS[f'latency_s.{name}'].title:<16}{cells}")
+    if near:
+        lines.append(f"  ~ below {FLOORS} times the load generator's own floor: no measure of the server alone")
     why = sorted({f"{key.split('.')[-1]}: {text}" for key, text in result.nulls.items() if text != TOO_FEW})
     if any(text == TOO_FEW for text in result.nulls.values()):
         why.append(f"– without a word: {TOO_FEW}")
