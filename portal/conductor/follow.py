@@ -11,7 +11,7 @@ from portal.conductor.host import Host, Lost
 from portal.conductor.job import Counted, Event, Job, Said, Seen
 from wsnode.core.merge import merge
 from wsnode.core.protocol import Ended, Live, ProtocolError, Second
-from wsnode.core.watch import AbortWatch, told
+from wsnode.core.watch import BY_RULE, AbortWatch, told
 
 log = logging.getLogger("portal.conductor")
 
@@ -66,15 +66,16 @@ class Following:
             if not done:
                 late = ", ".join(self._tasks[task].name for task in self._tasks if task in pending)
                 raise CutShort(f"{late}: the load went on long after its planned end")
-            # What the lines say decides whether a load that was stopped was stopped by the run's own rule.
-            if self.watch:
-                await self._merge_ready()
             # A host's own word first: it may be what has upset the merging.
             if trouble := list(self._trouble(done)):
                 raise CutShort("; ".join(trouble))
             for task in done.intersection(self._work):
                 task.result()
         await self._merge_ready()
+        reason = self.watch.aborted and told(self.watch.aborted)
+        for host in self._hosts:
+            if host.ended is not None and host.ended.state == "stopped" and host.ended.reason != reason:
+                raise CutShort(f"the load on {host.name} was stopped after {host.ended.seconds} s: {host.ended.reason}")
 
     async def last_lines(self, timeout_s: float) -> None:
         """Let the loads that have just been stopped say their last lines, and merge those."""
@@ -107,8 +108,10 @@ class Following:
             except (BadAgent, Refused) as error:
                 yield f"{host.name}: {error}"
             else:
-                by_rule = self.watch.aborted is not None and ended.reason == told(self.watch.aborted)
-                if ended.state != "finished" and not (ended.state == "stopped" and by_rule):
+                if self.watch and ended.state == "stopped" and (ended.reason or "").startswith(BY_RULE):
+                    # Maybe by a conductor before this one, at a second of which other hosts' lines are still to come.
+                    continue
+                if ended.state != "finished":
                     why = f": {ended.reason}" if ended.reason else ""
                     yield f"the load on {host.name} was {ended.state} after {ended.seconds} s{why}"
 

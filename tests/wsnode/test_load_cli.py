@@ -41,7 +41,7 @@ def test_a_load_prints_a_summary_and_writes_the_result(tmp_path: Path) -> None:
     assert result.thresholds[0].expr == "error_ratio < 1%"
     assert result.thresholds[0].passed is True
     assert result.hosts[0].environment["stable"]["kernel"]
-    assert re.search(r"Response time +[\d.]+ (µs|ms)", done.stdout)
+    assert re.search(r"Response time +~?[\d.]+ (µs|ms)", done.stdout)
     assert "error_ratio < 1%   (was " in done.stdout
     shown = wsnode("report", str(path))
     assert shown.stdout == done.stdout

@@ -16,10 +16,13 @@ from wsnode.core.protocol import GENERATOR_FAULTS, LONGEST_REASON, Second
 from wsnode.core.result import QUANTILES, Aborted
 from wsnode.core.threshold import LATENCIES
 
+BY_RULE = "abort_on "
+"""What such a reason begins with."""
+
 
 def told(aborted: Aborted) -> str:
     """What the load generators are told, and tell, as the reason of their end."""
-    return f"abort_on {aborted.expr}: it was so at second {aborted.second}"[:LONGEST_REASON]
+    return f"{BY_RULE}{aborted.expr}: it was so at second {aborted.second}"[:LONGEST_REASON]
 
 
 class AbortWatch:
