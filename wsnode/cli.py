@@ -37,6 +37,7 @@ class Command:
 COMMANDS = {
     "serve": Command("wsnode.server.serve", "serve WebSocket connections: echo, rooms, health, metrics"),
     "load": Command("wsnode.load.cli", "put an open-model load on a WebSocket server and measure it"),
+    "behaviours": Command("wsnode.load.behaviours", "list what clients can be told to do here"),
     "agent": Command("wsnode.agent", "run, reach and ask the service on every lab host"),
     "preflight": Command("wsnode.preflight", "check whether this host is fit for load"),
     "selftest": Command("wsnode.selftest", "try this host's generator on servers with known faults"),

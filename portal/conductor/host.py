@@ -217,7 +217,9 @@ class Host:
     async def prepare(self) -> Prepared:
         """Its workers, ready."""
         self.touched = True
-        return read(Prepared, await self.ask(protocol.Prepare, PREPARE_S, plan=self.place.plan))
+        return read(
+            Prepared, await self.ask(protocol.Prepare, PREPARE_S, plan=self.place.plan, secrets=self._job.secrets)
+        )
 
     async def go(self, start_at_ns: int) -> None:
         """Start at a moment of the conductor's clock. Raises BadAgent where its load starts at another one."""

@@ -7,9 +7,11 @@ from the task's own thread, and judges the `Outcome`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from pydantic import SecretStr
 
 from wsnode.core.protocol import Live, Second
 from wsnode.core.result import Aborted
@@ -62,6 +64,8 @@ class Job:
     """First merged second not yet stored."""
     hook: str | None = None
     """What the server's host is asked to have done before the load, by name."""
+    secrets: Mapping[str, SecretStr] = field(default_factory=dict)
+    """What the scenario's secrets stand for: sent with the plan, kept nowhere."""
     notes: Sequence[str] = ()
     """What a reader of the result must know of where it aims."""
 

@@ -23,6 +23,8 @@ LAB_FILE = Path(environ.text("WSLAB_LAB") or STATE / "lab.json")
 SCENARIOS = ROOT / "scenarios"
 SSH_KEY = Path(environ.text("WSLAB_SSH_KEY") or STATE / "ssh" / "id_ed25519")
 """The conductor's own private key, for labs that are reached by SSH."""
+SECRETS = Path(environ.text("WSLAB_SECRETS") or STATE / "secrets")
+"""A file for each secret that a scenario may name; an admin of this host fills it."""
 LEASE_S = 20.0
 """A conductor that has not renewed its lease for this long is taken for dead."""
 HEARTBEAT_S = 5.0

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from portal.labs.lab import Lab, Target
+from wsnode.core.scenario import own_path
 
 RESOLVE_S = 5.0
 LONGEST = 70
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
 
     def url(self, behaviour: str) -> str:
         """Where its clients connect."""
-        return self.target.at(self.port, f"/{behaviour}")
+        return self.target.at(self.port, own_path(behaviour))
 
 
 class Aim(BaseModel):

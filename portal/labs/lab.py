@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wsnode.core.protocol import HOOK
-from wsnode.core.scenario import CONSENT
+from wsnode.core.scenario import CONSENT, own_path
 
 SCHEMA_VERSION: Literal[3] = 3
 
@@ -222,7 +222,7 @@ class Lab(_Part):
     def run_url(self, behaviour: str) -> str:
         """Where the clients of a scenario connect to."""
         assert self.server.ws_url is not None
-        return f"{self.server.ws_url.rstrip('/')}/{behaviour}"
+        return f"{self.server.ws_url.rstrip('/')}{own_path(behaviour)}"
 
 
 def load_lab(file: Path) -> Lab:

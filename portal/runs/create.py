@@ -21,6 +21,7 @@ from portal.runs.groups import MOST_TIMES, RunGroup, alternating
 from portal.runs.jobs import why_not_before
 from portal.runs.models import DeclaredSubject, NamedScenario, Run, ScenarioVersion
 from portal.runs.purpose import USUAL, Purpose
+from portal.runs.secret import MissingSecret, secrets
 from portal.runs.tasks import wake
 from wsnode.core.scenario import Scenario
 
@@ -73,7 +74,7 @@ def check_lab(lab: Lab, order: Order) -> None:
     """Does a lab allow what a run aims at, and offer what it wants done before?
 
     Raises:
-        Refused: it does not; the line begins with `target` or `before`.
+        Refused: it does not, the line begins with `target` or `before`; or a secret of the scenario is missing.
     """
     try:
         if order.target:
@@ -83,6 +84,10 @@ def check_lab(lab: Lab, order: Order) -> None:
         raise Refused([str(error)]) from error
     if why is not None:
         raise Refused([why])
+    try:
+        secrets(order.scenario.secrets)
+    except MissingSecret as error:
+        raise Refused([str(error)]) from error
 
 
 def find_declared(name: str) -> DeclaredSubject:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from portal.conductor.job import Job, JobHost, SshLogin
 from portal.labs.aim import Aim, AimError, choose, own_server
 from portal.labs.lab import Lab, LabHost
 from portal.monitoring.evidence import Target
 from portal.runs.models import Run
+from portal.runs.secret import MissingSecret, secrets
 from portal.runs.states import State
 from wsnode.core.protocol import RESTART_SERVER
 from wsnode.core.scenario import Plan, Scenario, error_lines
@@ -63,6 +64,7 @@ def job_of(run: Run, lab: Lab) -> Job:
         start_at_ns=run.start_at_ns,
         from_second=run.last_second + 1,
         hook=_hook(run, lab, scenario),
+        secrets=_secrets(run, scenario),
         notes=tuple(_notes(run, aim)),
     )
 
@@ -102,6 +104,15 @@ def _hook(run: Run, lab: Lab, scenario: Scenario) -> str | None:
     except AimError as error:
         raise NoJob(str(error)) from error
     return hook_of(scenario.before)
+
+
+def _secrets(run: Run, scenario: Scenario) -> dict[str, SecretStr]:
+    if run.state not in (State.PREFLIGHT, State.PREPARING):
+        return {}  # its hosts have them already
+    try:
+        return secrets(scenario.secrets)
+    except MissingSecret as error:
+        raise NoJob(str(error)) from error
 
 
 def _notes(run: Run, aim: Aim) -> Iterator[str]:

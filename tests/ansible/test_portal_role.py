@@ -96,6 +96,7 @@ def test_settings_without_a_certificate_are_for_this_host_alone(usual: Written) 
     assert settings(usual) == {
         "WSLAB_STATE": "/var/lib/wslab-portal",
         "WSLAB_LAB": "/etc/wslab/lab.json",
+        "WSLAB_SECRETS": "/etc/wslab/secrets",
         "WSLAB_PORTAL_URL": "http://127.0.0.1:8000",
         "WSLAB_BROKER_URL": "redis+socket:///run/redis/redis.sock",
     }

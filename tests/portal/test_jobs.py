@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from portal.conductor.job import SshLogin
 from portal.labs.aim import Aim
 from portal.labs.lab import Lab, load_lab
+from portal.runs.create import Order, check_lab
+from portal.runs.draft import Refused
 from portal.runs.jobs import NoJob, job_of, targets_of, why_not_before
 from portal.runs.states import State
 from tests.portal.factories import SMOKE, make_run, make_user
+from wsnode.core.protocol import revealed
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "lab.json"
 
@@ -122,3 +127,36 @@ def test_what_is_to_be_done_before_is_asked_of_the_host_that_offers_it() -> None
 )
 def test_why_a_lab_cannot_do_something_before_a_run(before: str, target: str, why: str | None) -> None:
     assert why_not_before(load_lab(GOLDEN), before, target) == why
+
+
+NEEDS = SMOKE.model_copy(update={"first_messages": ("> ${secret:TOKEN}", "< any", "> ${secret:OTHER}")})
+
+
+@pytest.mark.django_db
+def test_secrets_are_read_from_the_folder_of_an_admin_and_sent_beside_the_plan(tmp_path: Path, settings: Any) -> None:
+    settings.SECRETS = tmp_path
+    (tmp_path / "TOKEN").write_text("hush\n")
+    (tmp_path / "OTHER").write_text("hush too")
+    lab = load_lab(GOLDEN)
+    run = make_run(make_user(), State.PREFLIGHT, generators=["load-1"], scenario=NEEDS)
+    job = job_of(run, lab)
+    assert revealed(dict(job.secrets)) == {"TOKEN": "hush", "OTHER": "hush too"}
+    assert "hush" not in repr(job)
+    run.state = State.RUNNING
+    assert job_of(run, lab).secrets == {}  # a conductor that takes over needs none
+
+
+@pytest.mark.django_db
+def test_a_missing_secret_is_refused_when_a_run_is_asked_for_and_when_it_begins(tmp_path: Path, settings: Any) -> None:
+    settings.SECRETS = tmp_path
+    (tmp_path / "OTHER").write_text("")
+    lab = load_lab(GOLDEN)
+    said = (
+        f"the secret OTHER in {tmp_path / 'OTHER'} is none: 0 bytes, wanted 1 to 16,384; the secret TOKEN cannot be "
+        f"read: No such file or directory; an admin puts its value into {tmp_path / 'TOKEN'}"
+    )
+    run = make_run(make_user(), State.PREFLIGHT, generators=["load-1"], scenario=NEEDS)
+    with pytest.raises(NoJob, match=re.escape(said)):
+        job_of(run, lab)
+    with pytest.raises(Refused, match=re.escape(said)):
+        check_lab(lab, Order(NEEDS))

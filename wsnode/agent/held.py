@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
+
 from wsnode.agent.store import Record, StoreError
 from wsnode.core.protocol import Ended, HostResult, Live, LoadState, ProtocolError, Second, encode
 from wsnode.core.scenario import Plan
@@ -40,7 +42,11 @@ class Held:
     `record` is None while the workers are being started; `load` is None for what an agent before this one has left.
     """
 
+    secrets: dict[str, SecretStr]
+    """What the plan's secrets stand for, until its workers have it; never stored."""
+
     def __init__(self, run_id: str, epoch: int, plan: Plan, setting: Setting) -> None:
+        self.secrets = {}
         self.run_id = run_id
         self.epoch = epoch
         self.plan = plan

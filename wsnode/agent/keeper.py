@@ -26,6 +26,7 @@ from wsnode.core.protocol import (
     Preflight,
     Prepare,
     Stop,
+    revealed,
 )
 from wsnode.core.scenario import Plan
 from wsnode.environment import boot_id, environment
@@ -297,6 +298,7 @@ class Keeper:
         if (gone := self._gone.get(request.run_id)) is not None and gone.why == "stored":
             raise Refused("wrong_state", f"run {request.run_id} has ended and {gone.reason}")
         held = Held(request.run_id, request.epoch, request.plan, self._setting)
+        held.secrets = request.secrets
         self._held[request.run_id] = held
         held.preparation = asyncio.create_task(self._prepare(held))
         held.preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -318,9 +320,11 @@ class Keeper:
                 address=address,
                 sources=sources,
                 run_id=held.run_id,
+                secrets=revealed(held.secrets),
                 on_second=held.on_second,
                 on_live=held.on_live,
             )
+            held.secrets = {}
             count = await held.load.prepare(PREPARE_TIMEOUT_S)
             self._still_wanted(held)
             self._prune()

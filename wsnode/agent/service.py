@@ -25,6 +25,7 @@ from wsnode.core.metrics import AGENT, for_job
 from wsnode.core.protocol import DEADMAN_S, MAX_LINE_BYTES, Hello
 from wsnode.environment import boot_id
 from wsnode.exposition import Exposition
+from wsnode.load.behaviour import names as behaviours
 from wsnode.load.ports import SourcePorts
 from wsnode.readiness import READY, STOPPING, notify
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
@@ -147,6 +148,7 @@ class Service:
             boot_id=boot_id(),
             agent_start_id=secrets.token_hex(8),
             capabilities=("observe", "load") if may_load else ("observe",),
+            behaviours=behaviours(),
         )
 
     def show_metrics(self, host: str, port: int) -> None:

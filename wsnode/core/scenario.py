@@ -477,6 +477,8 @@ class Scenario(BaseModel):
         if self.sizes is not None and (self.payload is not None or self.behaviour not in BUILT_IN):
             maker = "the payload" if self.payload is not None else f"behaviour {self.behaviour}"
             raise ValueError(f"sizes is {self.sizes!r} but {maker} makes the messages: leave one of them empty")
+        if self.sizes is not None and self.first_messages:
+            raise ValueError("sizes do not go with first_messages: a client that logs in sends messages of one size")
         if self.behaviour not in BUILT_IN:
             if self.payload is not None:
                 raise ValueError(f"payload: behaviour {self.behaviour} makes its messages itself; leave payload empty")
@@ -827,6 +829,11 @@ def _derive(data: dict[str, Any], source: str, follows: dict[str, float]) -> dic
                 f"{field} is {given!r} but by {source} it is {value:g}: leave {field} empty, or let it say the same"
             )
     return data | follows
+
+
+def own_path(behaviour: str) -> str:
+    """Of a behaviour on a lab's server; '' for an installed one, whose code says it."""
+    return f"/{behaviour}" if behaviour in BUILT_IN else ""
 
 
 def error_lines(error: ValidationError) -> list[str]:

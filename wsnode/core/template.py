@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 SECRET_NAME = r"[A-Z][A-Z0-9_]{0,63}"  # noqa: S105  not one itself
 """What a secret's name looks like: also that of a file and of an environment variable."""
+LONGEST_SECRET = 1 << 14
 VARIABLES = ("seq", "client")
 Builder = Callable[[int, int], bytes]
 """From a client's number and a message's to the message."""
@@ -133,3 +134,18 @@ def _known(variables: tuple[str, ...]) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
+def secret_of(content: bytes) -> str:
+    """A secret out of a file's content: without the newline that editors end a file with.
+
+    Raises:
+        ValueError: it is empty, no text, or too long; nothing of it is said.
+    """
+    content = content.removesuffix(b"\n").removesuffix(b"\r")
+    if not 1 <= len(content) <= LONGEST_SECRET:
+        raise ValueError(f"{len(content):,} bytes, wanted 1 to {LONGEST_SECRET:,}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None

@@ -30,9 +30,11 @@ from wsnode.core.summary import HostRun, run_counters, summarise
 from wsnode.core.watch import AbortWatch, told
 from wsnode.environment import environment
 from wsnode.exposition import Exposition
+from wsnode.load.behaviour import names as behaviours
 from wsnode.load.load import Load, LoadEnd, LoadError, resolve, workers_for
 from wsnode.load.ports import SourcePorts, sources_for
 from wsnode.load.report import FOREVER_S, duration, exit_code, rate, render
+from wsnode.load.secret import ENVIRONMENT, SecretError, gather
 from wsnode.meter import Meter
 from wsnode.preflight import Need, source_ports
 from wsnode.telemetry import MAX_SLOTS, Layout, SharedTable
@@ -111,6 +113,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EXPR",
         help="a share of clients that are not normal, such as 'slow_reader 5%%' or 'idle_pings 10%% 30 s'",
     )
+    parser.add_argument(
+        "--payload", metavar="TEXT", help="""text of each message, such as '{"id": ${seq}}'; see also --match"""
+    )
+    parser.add_argument("--match", metavar="HOW", help="how replies are known: prefix, order, json:/POINTER or none")
+    parser.add_argument(
+        "--first-message",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="""what a client says before it is ready, and what it awaits: '> {"type": "login"}', '< any', """
+        """'< text TEXT' or '< json:/type == "welcome"'""",
+    )
+    parser.add_argument("--behaviour", metavar="NAME", help=f"what clients do; here: {', '.join(behaviours())}")
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help=f"a file with what ${{secret:NAME}} stands for; or set {ENVIRONMENT}NAME",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, more for open files)")
     parser.add_argument(
         "--source",
@@ -165,6 +187,11 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
         if not equals:
             raise UsageError(f"--set {item!r}: expected FIELD=VALUE, such as match=order")
         fields[name] = yaml.safe_load(value)
+    fields |= {
+        field: value for field in ("payload", "match", "behaviour") if (value := getattr(arguments, field)) is not None
+    }
+    if arguments.first_message:
+        fields["first_messages"] = [*fields.get("first_messages", ()), *arguments.first_message]
     if arguments.threshold:
         fields["thresholds"] = [*fields.get("thresholds", ()), *arguments.threshold]
     if arguments.abort_on:
@@ -195,8 +222,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--workers {arguments.workers}: expected 1 to {MAX_SLOTS}")
         if arguments.json is not None and str(arguments.json) != "-" and not arguments.json.absolute().parent.is_dir():
             raise UsageError(f"--json {arguments.json}: no such directory")
-        result = uvloop.run(_carry_out(arguments, scenario, subject))
-    except (UsageError, LoadError) as error:
+        values = gather(scenario.secrets, arguments.secret, os.environ)
+        result = uvloop.run(_carry_out(arguments, scenario, subject, values))
+    except (UsageError, SecretError, LoadError) as error:
         for line in str(error).splitlines():
             print(f"wsnode load: {line}", file=sys.stderr)
         return 2
@@ -242,7 +270,9 @@ def _subject(text: str | None) -> Subject | None:
     return Subject(name=name, version=version, source="given")
 
 
-async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None) -> Result:
+async def _carry_out(
+    arguments: argparse.Namespace, scenario: Scenario, subject: Subject | None, values: dict[str, str]
+) -> Result:
     address = await resolve(arguments.url)
     target = str(address[1][0])
     sources = _sources(arguments.source, target, scenario.clients)
@@ -272,7 +302,14 @@ async def _carry_out(arguments: argparse.Namespace, scenario: Scenario, subject:
             stopping.append(asyncio.create_task(load.stop(drain=True, reason=told(aborted))))
 
     load = Load(
-        plan, workers, table=table, address=address, sources=sources, on_second=on_second, on_live=progress.show
+        plan,
+        workers,
+        table=table,
+        address=address,
+        sources=sources,
+        secrets=values,
+        on_second=on_second,
+        on_live=progress.show,
     )
     begin: dict[str, Any] = environment()
     begin["floor"] = await floor.read(

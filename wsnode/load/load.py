@@ -173,6 +173,7 @@ class Load:
         except WorkerError as error:
             self._latency.release()
             raise LoadError(str(error)) from error
+        self._secrets = {}
         return self.workers
 
     def go(self, start_mono_ns: int) -> None:

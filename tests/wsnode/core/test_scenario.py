@@ -358,3 +358,43 @@ def test_stress_is_refused_with_its_numbers() -> None:
 def test_a_plan_goes_to_a_websocket_url(url: str) -> None:
     with pytest.raises(ValidationError):
         Plan(scenario=Scenario(), url=url, end=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"payload": "hello"}, "match: a payload of one's own has no prefix: match is 'json:/POINTER'"),
+        ({"match": "json:/id"}, "match: json:/id needs a payload that is JSON, such as '{\"id\": ${seq}}'"),
+        (
+            {"match": "json:/id", "payload": "hi ${seq}"},
+            "match: json:/id does not fit the payload: its messages",
+        ),
+        (
+            {"match": "json:/id", "payload": '{"id": 1}'},
+            "match: json:/id does not fit the payload: its messages",
+        ),
+        (
+            {"payload": "${sequence}", "match": "none"},
+            "'${sequence}' in '${sequence}': no such variable; known:",
+        ),
+        ({"behaviour": "shop", "payload": "x", "match": "none"}, "payload: behaviour shop makes its messages itself"),
+        ({"behaviour": "shop", "match": "json:/id"}, "match: behaviour shop knows its replies itself"),
+        ({"first_messages": ["> a"], "sizes": "uniform 30..90"}, "sizes do not go with first_messages"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused_before_anything_runs(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Scenario.model_validate(fields)
+    [line] = error_lines(caught.value)
+    assert said in line
+
+
+def test_a_scenario_names_its_secrets_and_what_it_is_matched_by() -> None:
+    scenario = Scenario(
+        first_messages=("> ${secret:B} ${secret:A}", "< text ${secret:C}"), payload='{"i": "${seq}${secret:A}"}',
+        match="json:/i",
+    )  # fmt: skip
+    assert scenario.secrets == ("A", "B", "C")
+    assert scenario.effective_match == "json:/i"
+    assert Scenario().secrets == ()
+    assert Scenario(behaviour="shop", size_bytes=5).effective_match == "prefix"

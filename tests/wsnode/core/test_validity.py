@@ -220,6 +220,9 @@ CASES = [
     Case("refused", exhausted("connect_refused"), "valid"),
     Case("ports", exhausted("source_ports_exhausted"), "suspect", "source ports were exhausted on a load generator, 1"),
     Case("descriptors", exhausted("descriptors_exhausted"), "suspect", "file descriptors were exhausted on a load"),
+    # --- a behaviour's own code ---
+    Case("logins failed", exhausted("login_failed"), "valid"),
+    Case("behaviour", exhausted("behaviour_failed"), "invalid", "the behaviour echo failed 1 times: its own code, not"),
     Case(
         "conntrack",
         window(),
