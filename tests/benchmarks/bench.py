@@ -289,8 +289,10 @@ class Bench(NamedTuple):
         yield from tables.values()
 
     def _load(self, peer: str, server: Server, interval_ms: int) -> dict[str, float]:
+        before = _settled(psutil.Process(server.pids[0]))
         with self._generating(peer, server, CONNECTIONS, interval_ms, CONNECTIONS) as (process, pid, report):
-            time.sleep(3)
+            _opened(peer, server, before + CONNECTIONS)
+            time.sleep(1 + interval_ms / 1000)
             if peer == "node":
                 os.kill(pid, signal.SIGUSR2)  # begins to count
             began, cpu = time.monotonic(), cpu_s(pid)
@@ -310,6 +312,8 @@ class Bench(NamedTuple):
                     {key: (latency[name][key] or float("inf")) * 1e6 for key in ("p50", "p99")}
                     for name in ("response_time", "scheduler_lag")
                 )
+        if not sent:
+            raise Unavailable(f"{peer} has sent nothing in {took:.1f} s: is the machine at rest?")
         return {"cpu": cpu / sent * 1e6, "p50": reply["p50"], "p99": reply["p99"], "late_p99": late["p99"]}
 
     def _hold_idle(self, peer: str, server: Server) -> dict[str, float]:
@@ -319,13 +323,9 @@ class Bench(NamedTuple):
         return {"connect": (cpu_many - cpu_few) / HELD * 1e6, "memory": (bytes_many - bytes_few) / HELD / 1024}
 
     def _idle(self, peer: str, server: Server, count: int) -> tuple[float, int]:
-        of_server, before = psutil.Process(server.pids[0]), _settled(psutil.Process(server.pids[0]))
+        before = _settled(psutil.Process(server.pids[0]))
         with self._generating(peer, server, count, 0, 5000) as (_, pid, _report):
-            deadline = time.monotonic() + 60
-            while of_server.num_fds() < before + count:
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"{peer} has not opened {count} connections within 60 s")
-                time.sleep(0.1)
+            _opened(peer, server, before + count)
             time.sleep(WARM_UP_S)
             return cpu_s(pid), psutil.Process(pid).memory_full_info().uss
 
@@ -404,6 +404,15 @@ class Bench(NamedTuple):
 
 async def _value(measure: Measure, server: Server, seconds: float) -> float:
     return await measure(server, seconds)
+
+
+def _opened(peer: str, server: Server, descriptors: int) -> None:
+    """Wait until a server has as many."""
+    process, deadline = psutil.Process(server.pids[0]), time.monotonic() + 60
+    while process.num_fds() < descriptors:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{peer} has not opened its connections within 60 s")
+        time.sleep(0.1)
 
 
 def _settled(process: psutil.Process) -> int:
@@ -520,4 +529,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Unavailable as error:
+        sys.exit(f"wslab bench: {error}")
