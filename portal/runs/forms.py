@@ -27,6 +27,8 @@ GROUPS = (
             "size_bytes",
             "sizes",
             "think",
+            "pace",
+            "in_flight",
             "message_type",
             "payload",
             "first_messages",

@@ -172,6 +172,11 @@ def _part(scenario: Scenario, generator: str, clients: int) -> Part:
             f"opens {count(connections)} of its {_many(clients, 'connection')}, {number(connect_per_s)}/s, "
             f"in the {span(scenario.duration_s)} there are"
         )
+    if scenario.pace == "closed":
+        keeps = (
+            f"Each keeps {_many(scenario.in_flight or 1, 'message')} of {_many(scenario.size_bytes, 'byte')} in flight"
+        )
+        return Part(generator, connections, connect_per_s, messages_per_s, f"{opens}. {keeps}.")
     if not messages_per_s:
         return Part(generator, connections, connect_per_s, 0.0, f"{opens}, and keeps them idle.")
     awaits = (
@@ -188,6 +193,10 @@ def _part(scenario: Scenario, generator: str, clients: int) -> Part:
 
 def _offered(scenario: Scenario) -> str:
     connections = scenario.connected_by_end
+    if scenario.pace == "closed":
+        return (
+            f"{_many(connections, 'connection')}; how many messages there are follows from the replies (closed pace)."
+        )
     if not scenario.offered_per_s:
         return f"{_many(connections, 'connection')} and no messages: what idle connections cost."
     per_s = scenario.offered_per_s * connections / scenario.clients
@@ -252,7 +261,7 @@ def _time_warnings(scenario: Scenario) -> list[str]:
 
 def _sample_warnings(scenario: Scenario) -> list[str]:
     """Which percentiles the window is too small for, and which thresholds with them."""
-    if scenario.window_s < 1 or not scenario.offered_per_s or scenario.match == "none":
+    if scenario.window_s < 1 or not scenario.due_in_window or scenario.match == "none":
         return []
     due = scenario.due_in_window
     missing = [name for name, q in QUANTILES.items() if due - nearest_rank(q, due) < SAMPLES_BEYOND]

@@ -154,14 +154,13 @@ def _plain(value: Any) -> Any:
 
 def kind_of(scenario: Scenario) -> dict[str, str]:
     """What makes two loads different in kind, so that a figure of the one does not mean what it does of the other."""
-    kind = {
+    return {
+        # A closed loop's times leave out what a stall keeps from being sent.
+        "pace": scenario.pace,
         "behaviour": scenario.behaviour,
-        "messages": "none, connections stay idle" if not scenario.interval_ms else "sent",
+        "messages": "sent" if scenario.sends else "none, connections stay idle",
         "replies": "none are awaited" if scenario.match == "none" else "awaited",
     }
-    # Open or closed loop, where scenarios know it: a closed loop's times leave out what a stall keeps from being sent.
-    pace = getattr(scenario, "pace", None)
-    return kind if pace is None else kind | {"pace": str(pace)}
 
 
 def _cautions_of_run(name: str, member: Member) -> list[str]:

@@ -15,6 +15,7 @@ from portal.runs.models import Environment, NamedScenario, Run, RunGroup
 from tests.portal.factories import NOW, SMOKE, STABLE, make_run, make_user
 from tests.portal.pages import Page, page
 from tests.portal.repeated import quick_group, quick_run
+from wsnode.core.scenario import Scenario
 
 pytestmark = pytest.mark.django_db
 COMPARE = reverse("runs:compare")
@@ -228,6 +229,16 @@ def test_loads_of_another_kind_are_never_compared_silently(browser: Client, ada:
     found = show(browser, quick_run(ada, 10), quick_run(ada, 90, idle))
     assert verdicts(found)[0].startswith("not comparable")
     assert "another kind of load (messages sent → none, connections stay idle)" in found.one(".compared .notice").text
+    assert not found.all(".figures .found")
+
+
+def test_a_closed_pace_is_never_held_against_an_open_one(browser: Client, ada: User) -> None:
+    for p99 in FAST:
+        quick_run(ada, p99)
+    closed = Scenario.model_validate(SMOKE.model_dump() | {"pace": "closed", "interval_ms": 0, "thresholds": ()})
+    found = show(browser, quick_run(ada, 10), quick_run(ada, 90, closed))
+    assert verdicts(found)[0].startswith("not comparable")
+    assert "another kind of load (pace open → closed)" in found.one(".compared .notice").text
     assert not found.all(".figures .found")
 
 

@@ -55,7 +55,7 @@ def test_clients_come_leave_and_come_back_as_planned_and_every_message_is_accoun
 
 def test_who_is_to_leave_awaits_its_replies_first() -> None:
     # The server takes 300 ms for each reply: the last ones come after the planned leave, and none is lost.
-    with peer("slow", 0.3) as server:
+    with peer("delay", 0.3) as server:
         done = carry_out(server.url, stages=("up to 10 in 1s", "hold 1s", "step to 0", "hold 1s"), interval_ms=100)
     counters = done.result.counters
     assert counters.messages_sent == counters.messages_received > 180

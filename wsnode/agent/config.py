@@ -132,6 +132,8 @@ class Config(BaseModel):
             ("max_messages_per_s", need.messages_per_s, "messages per second"),
         ):
             cap = getattr(self, key)
+            if key == "max_messages_per_s" and cap is not None and plan.scenario.pace == "closed" and not value:
+                yield f"a closed pace has no bound on its messages, its agent allows {cap:,.6g} a second ({key})"
             if cap is not None and value > cap:
                 yield f"{value:,.6g} {what} are asked of this host, its agent allows {cap:,.6g} ({key})"
 

@@ -24,7 +24,8 @@ TOO_FEW = "too few samples"
 NOTHING_DUE = "nothing was due"
 NO_REPLY = "no reply is awaited"
 NO_BROADCAST = "the behaviour is not 'broadcast'"
-NOT_JUDGED = frozenset({TOO_FEW, NOTHING_DUE, NO_REPLY, NO_BROADCAST})
+CLOSED = "closed pace"
+NOT_JUDGED = frozenset({TOO_FEW, NOTHING_DUE, NO_REPLY, NO_BROADCAST, CLOSED})
 """Reasons of a null that say nothing of the server: a threshold on it is not judged. On any other it fails."""
 
 State = Literal["finished", "failed", "cancelled", "lost"]

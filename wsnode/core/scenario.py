@@ -242,6 +242,25 @@ class Scenario(BaseModel):
         int,
         Field(ge=0, lt=1 << 32, title="Seed", description="Seed of random phases, think times and sizes."),
     ] = 0
+    pace: Annotated[
+        Literal["open", "closed"],
+        Field(
+            title="Pace",
+            description="'open': messages are due at fixed times whatever the server does; 'closed': a client sends "
+            "its next message on a reply, without an interval (but see think time): what a server takes at most, "
+            "reported as service time, never comparable with open runs.",
+        ),
+    ] = "open"
+    in_flight: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1_000_000,
+            title="In flight",
+            description="Closed pace: messages that a connection keeps awaiting replies. Empty: 1.",
+            json_schema_extra=_unit("messages"),
+        ),
+    ] = None
     think: Annotated[
         str,
         Field(
@@ -364,7 +383,7 @@ class Scenario(BaseModel):
             max_length=50,
             title="Primary metric",
             description="What a comparison of runs is decided by. Empty: 'response_time.p99'; where nothing is sent "
-            "'handshake.p99'; where no reply is awaited 'sent_per_s'.",
+            "'handshake.p99'; with a closed pace 'received_per_s'; where no reply is awaited 'sent_per_s'.",
         ),
     ] = None
 
@@ -381,6 +400,8 @@ class Scenario(BaseModel):
                 except (ValueError, TypeError, AttributeError):
                     continue  # the field's own check says what is wrong
                 data = _derive(data, field, follows)
+        if data.get("pace") == "closed" and str(data.get("think") or FIXED).strip() == FIXED:
+            data = _derive(data, "pace closed", {"interval_ms": 0})
         return data
 
     @field_validator("*", mode="before")
@@ -459,6 +480,7 @@ class Scenario(BaseModel):
                 f"at least as long, so that every reply can still be awaited (drain_s >= "
                 f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
+        self._check_pace()
         if self.behaviour == "broadcast":
             self._check_broadcast()
         else:
@@ -471,6 +493,37 @@ class Scenario(BaseModel):
                 "log in nowhere; leave out the one or the other"
             )
         return self
+
+    def _check_pace(self) -> None:
+        """Whether what is asked for exists at this pace. Raises ValueError."""
+        if self.pace == "open":
+            if self.in_flight is not None:
+                raise ValueError(
+                    f"in_flight is {self.in_flight} but pace is open: leave in_flight empty (max_in_flight bounds an "
+                    "open load), or let pace be closed"
+                )
+            return
+        for field, value in (
+            ("match", self.match if self.match == "none" else None),
+            ("while_down", self.while_down if self.while_down == "queue" else None),
+            ("behaviour", self.behaviour if self.behaviour != "echo" else None),
+            *((name, getattr(self, name)) for name in ("max_in_flight", "payload", "first_messages", "kinds")),
+        ):
+            if value:
+                raise ValueError(
+                    f"{field} is {value!r} but pace is closed, which sends the usual messages on each reply: leave "
+                    f"{field} at its default, or let pace be open"
+                )
+        asked = [("thresholds", text, Threshold.parse(text).metric) for text in self.thresholds]
+        asked += [("abort_on", text, AbortRule.parse(text).threshold.metric) for text in self.abort_on]
+        if self.primary_metric is not None:
+            asked.append(("primary_metric", self.primary_metric, self.primary_metric))
+        for field, text, metric in asked:
+            if metric.partition(".")[0] in ("response_time", "scheduler_lag", "offered_per_s"):
+                raise ValueError(
+                    f"{field}: {text!r} does not exist with pace closed, where nothing is due before it is sent: use "
+                    "service_time or received_per_s, or let pace be open"
+                )
 
     def _check_conversation(self) -> None:
         """Whether what is sent can be matched with what comes. Raises ValueError."""
@@ -605,6 +658,9 @@ class Scenario(BaseModel):
         """`primary_metric`, or the one that says most about this kind of load."""
         if self.primary_metric is not None:
             return self.primary_metric
+        if self.pace == "closed":
+            # By Little's law throughput and time are one figure here, and of the two throughput is what was asked.
+            return "received_per_s"
         if not self.interval_ms:
             return "handshake.p99"
         if self.behaviour == "broadcast":
@@ -613,12 +669,24 @@ class Scenario(BaseModel):
 
     @property
     def offered_per_s(self) -> float:
-        """Messages per second that all clients together offer once connected; with stages, while most are."""
+        """Messages per second that all clients together offer once connected; with stages, while most are. With a
+        closed pace the most that their think times allow, 0 where they do not think: nobody knows."""
         if not self.interval_ms:
             return 0.0
-        think = Think.parse(self.think)
+        think = self.thinking
         senders = self.layout.publishers if self.behaviour == "broadcast" else self.cast.senders
-        return senders * NS / (self.interval_ms * 1_000_000 if think is None else think.mean_ns)
+        each_ns = self.interval_ms * 1_000_000 if think is None else think.mean_ns
+        return senders * (self.in_flight or 1) * NS / each_ns
+
+    @property
+    def thinking(self) -> Think | None:
+        """`think`, read."""
+        return Think.parse(self.think)
+
+    @property
+    def sends(self) -> bool:
+        """Whether there are messages at all."""
+        return self.pace == "closed" or self.interval_ms > 0
 
     @property
     def cast(self) -> Cast:
@@ -629,19 +697,19 @@ class Scenario(BaseModel):
         """The run's timetable."""
         return Pacing(
             clients=self.clients,
-            interval_ns=self.interval_ms * 1_000_000,
+            interval_ns=self.interval_ms * 1_000_000 if self.pace == "open" else 0,
             ramp_ns=round(self.planned_ramp_s * NS),
             end_ns=self.duration_s * NS,
             phase=self.phase,
             seed=self.seed,
             stages=self.staged,
-            think=Think.parse(self.think),
+            think=self.thinking,
         )
 
     @property
     def due_in_window(self) -> int:
         """About how many messages are due in the measured window."""
-        if not self.interval_ms or self.window_s < 1:
+        if self.pace == "closed" or not self.interval_ms or self.window_s < 1:
             return 0
         if not self.stages:
             return round(self.offered_per_s * self.window_s)
@@ -706,6 +774,11 @@ class Scenario(BaseModel):
         if self.behaviour == "broadcast":
             return ["one-way delays are of the deliveries whose publisher is on the subscriber's own load generator"]
         notes = []
+        if self.pace == "closed":
+            notes.append(
+                f"closed pace, {self.in_flight or 1} in flight a connection: what is sent follows from the replies, so "
+                "that a stall shows in the throughput and not in the times; never compare it with open runs"
+            )
         if self.effective_match != self.match:
             notes.append(
                 f"replies are matched by order: {self.smallest_bytes} bytes are too few for a prefix of {PREFIX_BYTES} "

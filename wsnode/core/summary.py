@@ -12,6 +12,7 @@ from wsnode.core.broadcast import Deliveries
 from wsnode.core.histogram import Histogram
 from wsnode.core.protocol import GENERATOR_FAULTS, NOBODYS_FAULTS, HostResult, Second
 from wsnode.core.result import (
+    CLOSED,
     NO_REPLY,
     NOTHING_DUE,
     Broadcast,
@@ -131,7 +132,7 @@ class Summary(NamedTuple):
         ramp_s = min(math.floor(round(self.scenario.planned_ramp_s, 6)), len(self.series))
         return Rates(
             connect_per_s=self.series[ramp_s - 1].counters.connections_opened / ramp_s if ramp_s else None,
-            offered_per_s=counters.messages_due / length if length else None,
+            offered_per_s=counters.messages_due / length if length and self.scenario.pace == "open" else None,
             sent_per_s=counters.messages_sent / length if length else None,
             received_per_s=counters.messages_received / length if length else None,
         )
@@ -150,6 +151,8 @@ class Summary(NamedTuple):
         }
         if self.scenario.behaviour == "broadcast":
             dues["one_way"] = window.histogram("one_way").count
+        if self.scenario.pace == "closed":  # nothing of it is due before it is sent
+            dues["response_time"] = dues["scheduler_lag"] = 0
         recorded = {name: (window.histogram(name), n) for name, n in dues.items()}
         return recorded | {"handshake": (total.histogram("handshake"), total.counters.connections_attempted)}
 
@@ -162,6 +165,8 @@ class Summary(NamedTuple):
             figures[name], why = latency(histogram, max(due, histogram.count), _MISSING.get(name, "unanswered"))
             if not self.scenario.awaits_replies and name in ("response_time", "service_time"):
                 why = dict.fromkeys(why, NO_REPLY)
+            if self.scenario.pace == "closed" and name in ("response_time", "scheduler_lag"):
+                why = dict.fromkeys(why, CLOSED)
             nulls |= {f"latency_s.{name}.{statistic}": reason for statistic, reason in why.items()}
         return Latencies(**figures), nulls
 
@@ -194,6 +199,8 @@ class Summary(NamedTuple):
         nulls = {f"rates.{name}": "no measured window" for name, rate in rates if rate is None}
         if self.scenario.behaviour == "broadcast":
             nulls |= self._broadcast_nulls()
+        if self.scenario.pace == "closed":
+            nulls["rates.offered_per_s"] = CLOSED
         if rates.connect_per_s is None:
             nulls["rates.connect_per_s"] = (
                 "the ramp-up is shorter than a second" if self.series else "no whole second was counted"

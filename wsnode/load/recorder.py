@@ -215,6 +215,16 @@ class Recorder:
                 responses.clear()
                 second.services.clear()
 
+    def asked(self, second: DueSecond) -> None:
+        """A message is due now, by no plan: of a closed pace."""
+        second.due += 1
+        second.awaited += 1
+        self.live.messages_due += 1
+
+    def recent_of(self, value_ns: int) -> None:
+        """A time for the next live line."""
+        self.recent[_index(value_ns)] += 1
+
     def never_reached(self, second: DueSecond, messages: int) -> None:
         """Due messages that the schedule did not come to."""
         second.due += messages

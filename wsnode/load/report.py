@@ -66,7 +66,14 @@ def render(result: Result) -> str:
     if result.subject is not None:
         lines.append(f"subject     {result.subject.name} {result.subject.version}")
     until = "until stopped" if scenario.duration_s == FOREVER_S else f"duration {scenario.duration_s:,} s"
-    pace = f"every {scenario.interval_ms:,} ms, {scenario.size_bytes:,} bytes" if scenario.interval_ms else "idle"
+    held = f"closed pace, {scenario.in_flight or 1} in flight, {scenario.size_bytes:,} bytes"
+    pace = (
+        held
+        if scenario.pace == "closed"
+        else f"every {scenario.interval_ms:,} ms, {scenario.size_bytes:,} bytes"
+        if scenario.interval_ms
+        else "idle"
+    )
     clients = f"{scenario.clients:,} clients" if not scenario.stages else f"up to {scenario.clients:,} clients"
     ramp = f"ramp-up {scenario.planned_ramp_s:g} s" if not scenario.stages else "; ".join(scenario.stages)
     lines.append(f"scenario    {scenario.name}: {clients}, {pace}, {ramp}, {until}")

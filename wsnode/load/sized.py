@@ -32,7 +32,7 @@ class SizedClient(Client):
     __slots__ = ("_place", "_rows")
 
     def __init__(self, table: SizeTable, number: int, setting: Setting) -> None:
-        super().__init__(number, setting)
+        Client.__init__(self, number, setting)
         self._rows = table.rows
         self._place = place_of(table.seed, number)
 

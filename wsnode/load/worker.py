@@ -23,7 +23,8 @@ from wsnode.core.pacing import Share
 from wsnode.core.scenario import Plan
 from wsnode.load.address import Address
 from wsnode.load.broadcast import SETTLE_NS, Ledger
-from wsnode.load.client import CONNECTING, DOWN, IDLE, Client, Setting, message_head
+from wsnode.load.client import CONNECTING, DOWN, IDLE, OPEN, Client, Setting, message_head
+from wsnode.load.closed import ClosedClient, ClosedLoop, ClosedRecorder, ClosedSizedClient
 from wsnode.load.conversation import Conversation
 from wsnode.load.kinds import clients_of
 from wsnode.load.recorder import NS, DueSecond, Recorder
@@ -91,6 +92,9 @@ class Worker:
         )
         self._talk = talk
         self._ledger = ledger
+        self._loop: ClosedLoop | None = None
+        """Of a closed pace who may send when; None: the schedule says so."""
+        self._wake_at = NEVER
         self._clients = self._make_clients(plan)
         self._schedule = schedule_of(self._pacing, [client for client in self._clients if client.sends])
         self._connects = deque(connect_order(self._pacing, plan.share))
@@ -137,8 +141,13 @@ class Worker:
         if self._talk is not None:
             return self._talk.clients(plan.share, setting)
         normal: Callable[[int, Setting], Client] = UsualClient if is_usual(setting) else Client
+        table = None
         if (sizes := scenario.distribution) is not None:
-            normal = partial(SizedClient, SizeTable.of(sizes, scenario.seed, scenario.message_type == "binary"))
+            table = SizeTable.of(sizes, scenario.seed, scenario.message_type == "binary")
+            normal = partial(SizedClient, table)
+        if scenario.pace == "closed":
+            self._loop = loop = ClosedLoop(scenario, scenario.thinking, self._closed_turn, self._wake)
+            normal = partial(ClosedClient, loop) if table is None else partial(ClosedSizedClient, loop, table)
         return clients_of(plan.share.clients(), setting, scenario.cast, normal)
 
     # --- orders ---
@@ -195,6 +204,8 @@ class Worker:
         now = monotonic_ns() - self._origin
         if self._drain_until is None:
             now, behind = self._turns(now)
+            if self._loop is not None:
+                self._loop.run(now + self._origin, TURNS_AT_ONCE)
             if self._leaves or self._leaving or self._returning:
                 self._begin_leaves(now)
             behind = self._begin_connects(now) or behind
@@ -213,7 +224,25 @@ class Worker:
             self._timer.close()
             self._finishing = asyncio.get_running_loop().create_task(self._finish(now))
             return
-        self._timer.set(self._origin + (now if behind else self._next_wake(now)))
+        self._wake_at = self._origin + (now if behind else self._next_wake(now))
+        self._timer.set(self._wake_at)
+
+    def _wake(self, at: int) -> None:
+        """Be there at this moment (ns of the monotonic clock), if not before."""
+        if at < self._wake_at:
+            self._wake_at = at
+            self._timer.set(at)
+
+    def _closed_turn(self, client: Client, moment: int) -> None:
+        """A client's next message of a closed pace: it is due because it is sent now."""
+        now = moment - self._origin
+        if self._drain_until is not None or now >= self._stop_ns or client.state != OPEN or client in self._gone:
+            return
+        second = self._second
+        if second is None or second.number <= now // NS:
+            second = self._enter(now // NS + 1)
+        self._recorder.asked(second)
+        client.turn(second, moment)
 
     def _turns(self, now: int) -> tuple[int, bool]:
         """Give every due message its turn. Returns the time afterwards, and whether some are left for the next tick."""
@@ -312,6 +341,8 @@ class Worker:
                 self._connects[0][0] if self._connects else NEVER,
                 self._reconnects[0][0] if self._reconnects else NEVER,
             )
+            if self._loop is not None:
+                due = min(due, self._loop.due - self._origin)
             if self._leaves:
                 due = min(due, self._leaves[0][0])
             if self._leaving or self._returning:
@@ -461,7 +492,8 @@ async def serve(assignment: Assignment) -> None:
         url = plan.url if talk is None else talk.url(plan.url)
         family, sockaddr = config["address"]
         address = Address.at(url, family, sockaddr, config["sources"], plan.share)
-        recorder = Recorder(counters, plan.scenario.size_bytes)
+        kind = ClosedRecorder if plan.scenario.pace == "closed" else Recorder
+        recorder = kind(counters, plan.scenario.size_bytes)
         ledger = None
         if plan.scenario.behaviour == "broadcast":
             ledger = Ledger(plan, Share(plan.scenario.clients, *config["host"]), config["run_id"], recorder)

@@ -123,6 +123,7 @@ def test_values_on_the_limits_are_taken() -> None:
             if limit is not None:
                 given_with = {"reply_timeout_s": 0.1} if field == "drain_s" else {}
                 given_with |= {"drain_s": 600} if field == "reply_timeout_s" else {}
+                given_with |= {"pace": "closed"} if field == "in_flight" else {}
                 scenario = Scenario.model_validate({field: limit} | given_with)
                 assert getattr(scenario, field) == limit
 
