@@ -5,6 +5,7 @@
     ./wslab bench generator [--rate 40000]     a Node client with a timer per connection, both against a C server
     ./wslab bench hold --connections 20000     held at once, both ends, each answering an echo at the end
     ./wslab bench all --json FILE --markdown FILE
+    ./wslab bench crosscheck|repeats --help    the generator against another one; what equal runs differ in
 
 All run in turns in one go, one process each, loaded by the same client; what counts is the median of the rounds'
 ratios, since a noisy machine moves all of them. Ratios are to the first peer, higher is better. CPU time is that of
@@ -482,6 +483,10 @@ def _tables(bench: Bench, options: argparse.Namespace, name: str, usable: Callab
 
 
 def main() -> int:
+    from tests.benchmarks import crosscheck, repeats  # the first is built on this
+
+    if others := {"crosscheck": crosscheck.main, "repeats": repeats.main}.get(*sys.argv[1:2] or [""]):
+        return others(sys.argv[2:])
     parser = _parser()
     options = parser.parse_args()
     asked = options.peers.split(",") if options.peers else None
