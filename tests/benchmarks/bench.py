@@ -38,6 +38,7 @@ import psutil
 import uvloop
 
 from tests.benchmarks.peers import PEERS, ROOT, Peers, Server, Unavailable, cpu_s
+from wsnode.load.client import message_head
 
 CONNECTIONS, HELD = 1000, 10_000
 SIZE = 64
@@ -101,9 +102,7 @@ class Table(NamedTuple):
 
 def message(size: int) -> bytes:
     """A masked text message."""
-    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
-    if size > 0xFFFF:
-        head = b"\x81\xff" + size.to_bytes(8, "big")
+    head = message_head(False, size)
     return head + bytes(4) + b"m" * size
 
 
@@ -140,7 +139,7 @@ async def connect(port: int, path: str, count: int, size: int = SIZE) -> list[Cl
     for begin in range(0, count, BURST):
         burst = await asyncio.gather(
             *(
-                loop.create_connection(lambda: Client(path, size), f"127.0.0.{1 + begin // PORTS_AN_ADDRESS}", port)
+                loop.create_connection(lambda: Client(path, size), "127.0.0.1", port)
                 for _ in range(min(BURST, count - begin))
             )
         )
