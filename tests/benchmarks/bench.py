@@ -417,9 +417,11 @@ def _opened(peer: str, server: Server, descriptors: int) -> None:
 
 def _settled(process: psutil.Process) -> int:
     """Descriptors, once no more of them go."""
-    while (before := process.num_fds()) and time.sleep(0.3) is None and process.num_fds() != before:
-        pass
-    return before
+    before = -1
+    while (now := process.num_fds()) != before:
+        before = now
+        time.sleep(0.3)
+    return now
 
 
 # --- what is printed ---
