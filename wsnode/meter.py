@@ -40,18 +40,19 @@ def read(throttled: list[Path]) -> Reading:
 
 
 def throttled_files() -> list[Path]:
-    """The `cpu.stat` of this process's cgroups that count throttling. Each group with a quota throttles by itself."""
-    return [file for folder in environment.cgroups() if _throttled_s(file := folder / "cpu.stat", missing=-1) >= 0]
+    """The `cpu.stat` of this process's cgroups. Each group with a quota throttles by itself; one without counts no
+    throttling, and may be given a quota at any time."""
+    return [folder / "cpu.stat" for folder in environment.cgroups()]
 
 
-def _throttled_s(file: Path, missing: float = 0) -> float:
+def _throttled_s(file: Path) -> float:
     for line in (environment.text(file) or "").splitlines():
         key, _, value = line.partition(" ")
         if key == "throttled_usec":
             return int(value) / 1e6
         if key == "throttled_time":  # version 1, nanoseconds
             return int(value) / 1e9
-    return missing
+    return 0
 
 
 class Meter:

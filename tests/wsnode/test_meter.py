@@ -49,6 +49,15 @@ def test_each_line_says_what_was_so_at_its_own_second(machine: dict[str, str], m
     assert of.add_to_final(second(4)).host.core_s == 8
 
 
+def test_a_quota_that_comes_in_the_middle_of_a_load_is_seen(machine: dict[str, str]) -> None:
+    machine["/sys/fs/cgroup/a/cpu.stat"] = "usage_usec 5"
+    of = Meter()
+    of.take(0)
+    machine["/sys/fs/cgroup/a/cpu.stat"] = "usage_usec 9\nthrottled_usec 700000"
+    of.take(1)
+    assert of.add_to(second(1)).host.throttled_s == 0.7
+
+
 def test_it_reads_at_each_whole_second_from_the_origin_on(machine: dict[str, str]) -> None:
     async def work() -> tuple[int, Meter]:
         of = Meter()
