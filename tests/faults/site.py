@@ -11,7 +11,9 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stack import procfs
@@ -218,35 +220,63 @@ class Site:
         """Reboot a host at once, with no goodbye, and wait until it is up again."""
         reboots = self._record().host(host)["reboots"]
         self._without_goodbye(host, "reboot")
-        self._until(lambda: (row := self._record().host(host))["reboots"] > reboots and row["state"] == "running")
+        self.until_so(lambda: (row := self._record().host(host))["reboots"] > reboots and row["state"] == "running")
 
     def power_off(self, host: str) -> None:
         """Take a host's power away."""
         self._without_goodbye(host, "poweroff")
-        self._until(lambda: self._record().host(host)["state"] == "stopped")
+        self.until_so(lambda: self._record().host(host)["state"] == "stopped")
 
     def power_on(self, host: str) -> None:
         """And give it back."""
         self.lab.up()
-        self._until(lambda: self._record().host(host)["state"] == "running")
+        self.until_so(lambda: self._record().host(host)["state"] == "running")
 
     def _without_goodbye(self, host: str, verb: str) -> None:
         # It ends with the host that it ends.
         subprocess.run(self.enter(host, "systemctl", verb, "--force", "--force"), capture_output=True, check=False)
 
-    def _until(self, what: Callable[[], object], within_s: float = 60) -> None:
+    def until_so(self, what: Callable[[], object], within_s: float = 60) -> None:
+        """Wait until something is so."""
         deadline = time.monotonic() + within_s
         while not what():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            assert time.monotonic() < deadline, f"not within {within_s:.0f} s"
+            time.sleep(0.02)
 
     @contextlib.contextmanager
-    def agent_with(self, host: str, *options: str) -> Iterator[None]:
-        """The host's agent runs with further options."""
+    def quota(self, host: str, percent: int) -> Iterator[None]:
+        """The load's processes on a host have that part of one core and no more.
+
+        By this machine's cgroups: those of a host have no processor's controller where the kernel has version 1.
+        """
+        root, limit, text = Path("/sys/fs/cgroup"), "cpu.max", f"{percent * 1000} 100000"
+        if (root / "cpu" / "cgroup.procs").exists():  # version 1
+            root, limit, text = root / "cpu", "cpu.cfs_quota_us", str(percent * 1000)
+        group = root / "wslab-quota"
+        group.mkdir()
+        (group / limit).write_text(text)
+        pids = self.workers(host)
+        homes = {pid: _cpu_group(pid, root) for pid in pids}
+        try:
+            for pid in pids:
+                (group / "cgroup.procs").write_text(str(pid))
+            yield
+        finally:
+            for pid, home in homes.items():
+                with contextlib.suppress(ProcessLookupError):
+                    (home / "cgroup.procs").write_text(str(pid))
+            group.rmdir()
+
+    @contextlib.contextmanager
+    def agent_with(
+        self, host: str, *options: str, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[None]:
+        """The host's agent runs with further options, or with variables."""
         unit = self.on(host, "systemctl", "cat", "wsnode-agent.service")
         command = re.findall(r"^ExecStart=((?:.*\\\n)*.*)$", unit, re.MULTILINE)[-1]
         script = f"mkdir -p {DROP_IN} && cat > {DROP_IN}/test.conf && systemctl daemon-reload"
         text = f"[Service]\nExecStart=\nExecStart={command} {' '.join(options)}\n"
+        text += "".join(f"Environment={name}={value}\n" for name, value in environment.items())
         self.on(host, "sh", "-c", f"{script} && systemctl restart wsnode-agent", stdin=text)
         try:
             yield
@@ -297,6 +327,11 @@ class Site:
         """The run once it is over."""
         return self.until(run_id, lambda run: run["state"] in ENDED, within_s)
 
+    def state(self, run_id: str) -> str:
+        """Its state as the control host itself has it, whatever its line does."""
+        script = f"from portal.runs.models import Run; print(Run.objects.get(pk={run_id!r}).state)"
+        return self.on("control", "/opt/wslab/portal/manage", "shell", "-v0", "-c", script).split()[-1]
+
     def result(self, run_id: str) -> Result:
         """Its result."""
         return read_result(self.api.result(run_id))
@@ -328,6 +363,15 @@ class Site:
         confirmed = kept.first("no load of this run is left on ").text.partition(" left on ")[2].split(", ")
         assert set(hosts) <= set(confirmed), confirmed
         return kept
+
+
+def _cpu_group(pid: int, root: Path) -> Path:
+    """The cgroup that limits a process's CPU time."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if (controllers == "") if root == Path("/sys/fs/cgroup") else ("cpu" in controllers.split(",")):
+            return root / path.lstrip("/")
+    raise AssertionError(f"process {pid} is in no cgroup of {root}")
 
 
 def assert_counted(result: Result, scenario: Scenario) -> None:

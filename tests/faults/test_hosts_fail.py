@@ -125,3 +125,21 @@ def test_a_generator_that_stands_still_for_a_while_makes_the_run_invalid(site: S
     assert lag.startswith("invalid: ")
     # That the other one is not named is shown where no busy machine makes it late as well (test_validity.py).
     assert "load-2" in lag
+
+
+def test_a_generator_whose_cpu_is_taken_away_by_a_quota_makes_the_run_invalid_and_is_named(site: Site) -> None:
+    fields = {"duration_s": 8}
+    run_id = site.queue(**fields)
+    site.second(run_id, 2)
+    assert site.workers("load-1") != []
+    with site.quota("load-1", 3):
+        time.sleep(3)
+    result = site.assert_whole(run_id, **fields)
+    assert result.validity == "invalid"
+    # It shows in what the load could not do in time; the throttling itself only where the host sees that cgroup.
+    assert any(
+        reason.startswith("invalid: ")
+        and "load-1" in reason
+        and ("scheduler lag p99" in reason or "throttled" in reason)
+        for reason in result.reasons
+    ), result.reasons

@@ -1,15 +1,15 @@
-"""What holds a run together breaks in the middle of it; the run ends true, with every count right."""
+"""A process of the embedded stack dies in the middle of a run; the run ends true, with every count right.
+
+What breaks between hosts is tried in tests/faults."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-from tests.e2e.conftest import Portal, portal
+from tests.e2e.conftest import Portal
 from wsnode.core.result import read_result
 from wsnode.core.scenario import Plan, Scenario
-
-__all__ = ["portal"]  # the fixture
 
 LOAD = {"clients": 40, "interval_ms": 100, "ramp_up_s": 1, "rate_per_s": 100, "thresholds": []}
 
