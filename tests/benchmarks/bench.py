@@ -290,8 +290,8 @@ class Bench(NamedTuple):
 
     def _load(self, peer: str, server: Server, interval_ms: int) -> dict[str, float]:
         before = _settled(psutil.Process(server.pids[0]))
-        with self._generating(peer, server, CONNECTIONS, interval_ms, CONNECTIONS) as (process, pid, report):
-            _opened(peer, server, before + CONNECTIONS)
+        with self._generating(peer, server, CONNECTIONS, interval_ms, CONNECTIONS) as (process, report):
+            pid = _opened(peer, process, server, before + CONNECTIONS)
             time.sleep(1 + interval_ms / 1000)
             if peer == "node":
                 os.kill(pid, signal.SIGUSR2)  # begins to count
@@ -324,16 +324,16 @@ class Bench(NamedTuple):
 
     def _idle(self, peer: str, server: Server, count: int) -> tuple[float, int]:
         before = _settled(psutil.Process(server.pids[0]))
-        with self._generating(peer, server, count, 0, 5000) as (_, pid, _report):
-            _opened(peer, server, before + count)
+        with self._generating(peer, server, count, 0, 5000) as (process, _):
+            pid = _opened(peer, process, server, before + count)
             time.sleep(WARM_UP_S)
             return cpu_s(pid), psutil.Process(pid).memory_full_info().uss
 
     @contextlib.contextmanager
     def _generating(
         self, peer: str, server: Server, clients: int, interval_ms: int, rate: int
-    ) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
-        """A load generator that is running, and the process of it that carries the load."""
+    ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+        """A load generator that is running, and where `lean` leaves its result."""
         report = self.made.folder("c") / "result.json"
         url = f"ws://127.0.0.1:{server.port}/echo"
         command = self.made.generator(peer, url, clients, interval_ms, rate, report)
@@ -342,15 +342,7 @@ class Bench(NamedTuple):
             stderr=subprocess.DEVNULL, text=True,
         ) as process:  # fmt: skip
             try:
-                pid, deadline = process.pid, time.monotonic() + 20
-                while peer != "node":
-                    if children := psutil.Process(process.pid).children():
-                        pid = children[0].pid
-                        break
-                    if time.monotonic() > deadline:
-                        raise Unavailable("wsnode load did not start")
-                    time.sleep(0.02)
-                yield process, pid, report
+                yield process, report
             finally:
                 process.terminate()
 
@@ -406,13 +398,15 @@ async def _value(measure: Measure, server: Server, seconds: float) -> float:
     return await measure(server, seconds)
 
 
-def _opened(peer: str, server: Server, descriptors: int) -> None:
-    """Wait until a server has as many."""
+def _opened(peer: str, generator: subprocess.Popen[str], server: Server, descriptors: int) -> int:
+    """Wait until a server has as many. Returns which of a generator's processes carries the load: with `lean` it is a
+    child, and by then the only one, since what its latency floor is measured with has ended."""
     process, deadline = psutil.Process(server.pids[0]), time.monotonic() + 60
     while process.num_fds() < descriptors:
         if time.monotonic() > deadline:
             raise Unavailable(f"{peer} has not opened its connections within 60 s")
         time.sleep(0.1)
+    return generator.pid if peer == "node" else psutil.Process(generator.pid).children()[0].pid
 
 
 def _settled(process: psutil.Process) -> int:
