@@ -64,6 +64,13 @@ ERRORS: dict[str, Explanation] = {
         "Is it a WebSocket server, and ws or wss as it should be?",
         KINDS_ANCHOR,
     ),
+    "certificate_refused": Explanation(
+        "certificate refused",
+        "The server's certificate is not valid, not of a known authority, or not of the URL's host.",
+        "Its journal says why. Give the load generators the authority (`ca_file` of agent.toml), or set "
+        "tls_verify to false.",
+        KINDS_ANCHOR,
+    ),
     "closed_by_server": Explanation(
         "closed by server",
         "The server ended an open connection.",

@@ -20,11 +20,14 @@ def carry_out(
     on_go: Callable[[], object] | None = None,
     interrupt: Callable[[Load], Any] | None = None,
     secrets: Mapping[str, str] | None = None,
+    ca_file: str | None = None,
     **fields: Any,
 ) -> Trial:
     """Run a scenario of these fields against a URL. `on_go` is called at the origin."""
     return asyncio.run(
-        trial(Scenario(**fields), url, workers=workers, on_go=on_go, interrupt=interrupt, secrets=secrets)
+        trial(
+            Scenario(**fields), url, workers=workers, on_go=on_go, interrupt=interrupt, secrets=secrets, ca_file=ca_file
+        )
     )
 
 

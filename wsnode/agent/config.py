@@ -87,6 +87,8 @@ class Config(BaseModel):
     """This host's addresses that clients are dealt to connect from, where one has too few ports; those of the target's
     family are used. Empty: the kernel chooses one, and for a target on 127.0.0.0/8 as many of that are taken as needed.
     """
+    ca_file: Annotated[str, Field(pattern=r"^/")] | None = None
+    """Certificates (PEM) of the authorities that wss targets may be certified by; not set: the system's."""
     max_clients: Annotated[int, Field(ge=1)] | None = None
     max_duration_s: Annotated[int, Field(ge=1)] | None = None
     max_rate_per_s: Annotated[float, Field(gt=0)] | None = None

@@ -321,6 +321,7 @@ class Keeper:
                 sources=sources,
                 run_id=held.run_id,
                 secrets=revealed(held.secrets),
+                ca_file=self._config.ca_file,
                 on_second=held.on_second,
                 on_live=held.on_live,
             )

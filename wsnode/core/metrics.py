@@ -50,6 +50,7 @@ CLIENT_ERROR_KINDS = (
     "connect_failed",
     "handshake_rejected",
     "handshake_failed",
+    "certificate_refused",
     "closed_by_server",
     "reset",
     "protocol_error",

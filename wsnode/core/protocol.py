@@ -45,6 +45,7 @@ ErrorKind = Literal[
     "connect_failed",
     "handshake_rejected",
     "handshake_failed",
+    "certificate_refused",
     "closed_by_server",
     "reset",
     "protocol_error",

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
 from wsnode.core.broadcast import HEAD_BYTES, Layout, Publishers
+from wsnode.core.header import TOKEN, Header
 from wsnode.core.kinds import Cast, Kind
 from wsnode.core.pacing import Pacing, Share
 from wsnode.core.pointer import Pointer
@@ -322,6 +323,31 @@ class Scenario(BaseModel):
             json_schema_extra=_unit("s"),
         ),
     ] = 1
+    headers: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=20,
+            title="Headers",
+            description="Lines of each opening handshake, such as 'Origin: https://example.org' or 'Authorization: "
+            "Bearer ${secret:TOKEN}', with ${client} and ${secret:NAME} in them.",
+        ),
+    ] = ()
+    subprotocols: Annotated[
+        tuple[Annotated[str, Field(pattern=TOKEN)], ...],
+        Field(
+            max_length=20,
+            title="Subprotocols",
+            description="Offered in each opening handshake, the first one preferred. A server may choose one of them "
+            "or none; another one fails the handshake.",
+        ),
+    ] = ()
+    tls_verify: Annotated[
+        bool,
+        Field(
+            title="Verify TLS",
+            description="Whether a wss server's certificate must be valid and of the URL's host.",
+        ),
+    ] = True
     kinds: Annotated[
         tuple[str, ...],
         Field(
@@ -460,6 +486,19 @@ class Scenario(BaseModel):
             Pointer.parse(value.removeprefix("json:"))
         return value
 
+    @field_validator("headers")
+    @classmethod
+    def _headers_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(Header.parse(text).text for text in value)
+
+    @field_validator("subprotocols")
+    @classmethod
+    def _subprotocols_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"{name} is offered {value.count(name)} times, expected once")
+        return value
+
     @field_validator("kinds")
     @classmethod
     def _kinds_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -568,6 +607,8 @@ class Scenario(BaseModel):
             names |= Template.parse(self.payload).secrets
         for line in self.first_messages:
             names |= Step.parse(line).secrets
+        for line in self.headers:
+            names |= Header.parse(line).value.secrets
         return tuple(sorted(names))
 
     def _check_broadcast(self) -> None:
@@ -790,6 +831,8 @@ class Scenario(BaseModel):
             notes.append("messages are as long as their payload makes them: size_bytes is not used")
         if self.behaviour not in BUILT_IN:
             notes.append(f"messages are made by the installed behaviour {self.behaviour}: size_bytes is not used")
+        if not self.tls_verify:
+            notes.append("the server's certificate was not verified")
         if self.kinds:
             counts = ", ".join(f"{n:,} {name}" for name, n in self.cast.counts().items())
             notes.append(

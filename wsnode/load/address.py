@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from websockets.uri import WebSocketURI, parse_uri
 
 from wsnode.core.pacing import Share
+from wsnode.core.scenario import Scenario
 from wsnode.load.opening import Request
 
 IP_BIND_ADDRESS_NO_PORT = 24
@@ -33,11 +34,35 @@ class Address(NamedTuple):
     """Whose clients they are dealt to."""
 
     @classmethod
-    def at(cls, url: str, family: int, sockaddr: Sequence[Any], sources: Sequence[str], share: Share) -> Address:
-        """A URL at an address that its host has. Raises ValueError where it is no WebSocket URL."""
+    def at(
+        cls,
+        url: str,
+        family: int,
+        sockaddr: Sequence[Any],
+        sources: Sequence[str],
+        share: Share,
+        *,
+        scenario: Scenario | None = None,
+        secrets: Mapping[str, str] | None = None,
+        ca_file: str | None = None,
+    ) -> Address:
+        """A URL at an address that its host has, asked for as the scenario says; certificates of `ca_file` are believed
+        instead of the system's.
+
+        Raises:
+            ValueError: it is no WebSocket URL, or a secret of a header is missing or has a line break.
+            OSError: there is no such file, or no certificate in it.
+        """
         uri = parse_uri(url)
-        tls = ssl.create_default_context() if uri.secure else None
-        return cls(uri, family, tuple(sockaddr), tls, Request(uri), tuple(sources), share)
+        tls = None
+        if uri.secure:
+            tls = ssl.create_default_context(cafile=ca_file)
+            if scenario is not None and not scenario.tls_verify:
+                tls.check_hostname = False
+                tls.verify_mode = ssl.CERT_NONE
+        headers, subprotocols = (scenario.headers, scenario.subprotocols) if scenario is not None else ((), ())
+        request = Request(uri, headers, subprotocols, secrets)
+        return cls(uri, family, tuple(sockaddr), tls, request, tuple(sources), share)
 
     def towards(self, url: str) -> Address:
         """Another URL of the same server."""

@@ -141,6 +141,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="an address of this host to connect from; several are dealt in turn, where one has too few ports",
     )
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="certificates (PEM) to believe of a wss server, instead of the system's"
+    )
     parser.add_argument("--subject", metavar="NAME@VERSION", help="what is measured, kept in the result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine-readable result ('-': to stdout)")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1:PORT")
@@ -308,6 +311,7 @@ async def _carry_out(
         address=address,
         sources=sources,
         secrets=values,
+        ca_file=None if arguments.ca is None else str(arguments.ca),
         on_second=on_second,
         on_live=progress.show,
     )

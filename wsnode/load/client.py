@@ -191,7 +191,7 @@ class Client(LeanClient):
         self._connected = True
         # With no room in the buffer, the transport tells at once whether the kernel has taken everything.
         self.transport.set_write_buffer_limits(high=0)
-        self._opening = opening = Opening(self._setting.address.request)
+        self._opening = opening = Opening(self._setting.address.request, self.number)
         transport.write(opening.to_send)  # type: ignore[attr-defined]
 
     def timed_out(self, now: int) -> bool:

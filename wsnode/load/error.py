@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import ssl
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +14,24 @@ if TYPE_CHECKING:
     from wsnode.core.protocol import ErrorKind
 
 
+log = logging.getLogger("wsnode.load")
+
+
+@cache
+def _tell(why: str) -> None:
+    """Once: all clients would say the same."""
+    log.error("the server's certificate is refused: %s", why)
+
+
 def connect_error(error: OSError) -> ErrorKind:
     """Why TCP or TLS did not come to stand."""
     if isinstance(error, ConnectionRefusedError):
         return "connect_refused"
     if isinstance(error, TimeoutError):
         return "connect_timeout"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        _tell(error.verify_message)
+        return "certificate_refused"
     if isinstance(error, ssl.SSLError):
         return "handshake_failed"
     if isinstance(error, ConnectionError):

@@ -180,7 +180,7 @@ class HalfOpen(OddClient):
         self.begin(transport)  # type: ignore[arg-type]  # uvloop's is of no such class
         self._connected = True
         self.state = OPEN
-        method, host, _ = self._setting.address.request.of(KEY).split(b"\r\n", 2)
+        method, host, _ = self._setting.address.request.of(KEY, self.number).split(b"\r\n", 2)
         self.write(b"%b\r\n%b\r\n" % (method, host))
 
     def data_received(self, data: bytes) -> None:

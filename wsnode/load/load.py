@@ -103,7 +103,8 @@ class Load:
 
     `on_second` gets the merged cumulative seconds 1, 2, 3, … in order, `on_live` one live line a second; both in the
     event loop that called `prepare`. `address` is where to connect to, for callers that have checked it: the host's
-    name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`). `secrets` are the values
+    name is not looked up again. `sources` is where from (`wsnode.load.ports.sources_for`), `ca_file`
+    has the certificates to believe. `secrets` are the values
     that the scenario names: they go to the workers' memory alone. `run_id` names the rooms of a broadcast, the same for
     all hosts of a run; without it the load is alone in rooms of its own.
     """
@@ -118,6 +119,7 @@ class Load:
         sources: Sequence[str] = (),
         secrets: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        ca_file: str | None = None,
         on_second: Callable[[Second], None],
         on_live: Callable[[Live], None],
     ) -> None:
@@ -127,6 +129,7 @@ class Load:
         self._sources = tuple(sources)
         self._secrets = dict(secrets or {})
         self._run_id = run_id or token_hex(8)
+        self._ca_file = ca_file
         self._table = table
         self._on_second = on_second
         self._on_live = on_live
@@ -162,6 +165,7 @@ class Load:
                 "secrets": self._secrets,
                 "host": (self.plan.begin, self.plan.end),
                 "run_id": self._run_id,
+                "ca_file": self._ca_file,
             },
             table=self._table,
             on_message=self._on_message,

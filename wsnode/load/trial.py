@@ -38,6 +38,7 @@ async def trial(
     on_go: Callable[[], object] | None = None,
     interrupt: Callable[[Load], Any] | None = None,
     secrets: Mapping[str, str] | None = None,
+    ca_file: str | None = None,
 ) -> Trial:
     """Carry a scenario out against a URL. `on_go` is called at the origin, `interrupt` awaited beside the load.
 
@@ -46,7 +47,14 @@ async def trial(
     """
     series: list[Second] = []
     lives: list[Live] = []
-    load = Load(Plan.whole(scenario, url), workers, secrets=secrets, on_second=series.append, on_live=lives.append)
+    load = Load(
+        Plan.whole(scenario, url),
+        workers,
+        secrets=secrets,
+        ca_file=ca_file,
+        on_second=series.append,
+        on_live=lives.append,
+    )
     await load.prepare()
     try:
         load.go(time.monotonic_ns() + round(LEAD_S * 1e9))

@@ -491,7 +491,16 @@ async def serve(assignment: Assignment) -> None:
         talk = Conversation.of(plan.scenario, config["secrets"])
         url = plan.url if talk is None else talk.url(plan.url)
         family, sockaddr = config["address"]
-        address = Address.at(url, family, sockaddr, config["sources"], plan.share)
+        address = Address.at(
+            url,
+            family,
+            sockaddr,
+            config["sources"],
+            plan.share,
+            scenario=plan.scenario,
+            secrets=config["secrets"],
+            ca_file=config["ca_file"],
+        )
         kind = ClosedRecorder if plan.scenario.pace == "closed" else Recorder
         recorder = kind(counters, plan.scenario.size_bytes)
         ledger = None
