@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -333,7 +334,7 @@ class Scenario(BaseModel):
         ),
     ] = ()
     subprotocols: Annotated[
-        tuple[Annotated[str, Field(pattern=TOKEN)], ...],
+        tuple[str, ...],
         Field(
             max_length=20,
             title="Subprotocols",
@@ -495,6 +496,8 @@ class Scenario(BaseModel):
     @classmethod
     def _subprotocols_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
+            if not re.fullmatch(TOKEN, name):
+                raise ValueError(f"{name!r} is no subprotocol: expected letters, digits and !#$%&'*+.^_`|~-")
             if value.count(name) > 1:
                 raise ValueError(f"{name} is offered {value.count(name)} times, expected once")
         return value

@@ -33,8 +33,8 @@ def test_a_header_is_a_name_and_a_template() -> None:
         ("headers", "Sec-WebSocket-Protocol: chat", "see subprotocols"),
         ("headers", "Transfer-Encoding: chunked", "the connection's own to say"),
         ("headers", "X-A: ${seq}", "no such variable; known: ${client}"),
-        ("subprotocols", "chat room", "String should match pattern"),
-        ("subprotocols", "", "String should match pattern"),
+        ("subprotocols", "chat room", "is no subprotocol: expected letters"),
+        ("subprotocols", "", "is no subprotocol: expected letters"),
     ],
 )
 def test_what_cannot_stand_in_a_handshake_is_refused(field: str, value: str, says: str) -> None:
