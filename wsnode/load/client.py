@@ -258,9 +258,9 @@ class Client(LeanClient):
                 self._wait(second, turn_ns)
             else:
                 return self._send(second, turn_ns)
-        elif not self._opened_ns:
+        elif not self._opened_ns or self.state == CLOSING:  # closing, it has left, and is to be back by now
             self._unsent(second, "not_open")
-        elif setting.queue_while_down and self.state != CLOSING and setting.reconnect is not None:
+        elif setting.queue_while_down and setting.reconnect is not None:
             self._wait(second, turn_ns)
         else:
             self._unsent(second, "connection_down")
@@ -431,10 +431,6 @@ class Client(LeanClient):
             self.state = CLOSING
             self.close(1000)
 
-    def anew(self) -> None:
-        """It has left and comes back: what is due before the next handshake has ended is `not_open` again."""
-        self._opened_ns = 0
-
     def give_up_sending(self) -> None:
         """No more sends: what waited for the server or the connection is unsent now."""
         while self._waiting:
@@ -487,7 +483,9 @@ class Client(LeanClient):
             recorder.live.connections -= 1
             recorder.live.connections_closed += 1
             recorder.live.connection_duration.observe(now - self._opened_ns)
-            if state != CLOSING:
+            if state == CLOSING:
+                self._opened_ns = 0  # it has left: should it come back, it is not open until then
+            else:
                 self._error(break_error(exc, special.protocol if special else None))
                 self._settle_lost()
         if special is not None:

@@ -320,13 +320,17 @@ class Worker:
                 client.connect()
 
     def _may_return(self, client: Client) -> bool:
-        """Whether its last connection has ended; else it is connected once it has."""
+        """Whether its last connection has ended; else it is connected once it has. Where replies are still awaited it
+        stays: it would have messages again before it could leave."""
+        if self._loop is None and client.state == OPEN and client in self._leaving:
+            for place in (self._leaving, self._returning, self._gone):
+                place.discard(client)
+            return False
         if client in self._leaving or client.state != DOWN:
             self._returning.add(client)
             return False
         self._returning.discard(client)
         self._gone.discard(client)
-        client.anew()
         return True
 
     def _plan_reconnect(self, client: Client) -> None:
