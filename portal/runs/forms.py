@@ -40,6 +40,7 @@ GROUPS = (
         ),
     ),
     ("Broadcast", ("rooms", "publishers")),
+    ("Churn", ("session", "storms", "reconnect_jitter", "reconnect_backoff")),
     (
         "Time",
         ("stages", "warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s"),

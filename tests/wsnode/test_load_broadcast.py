@@ -25,7 +25,7 @@ FAITHFUL = {"lost": 0, "duplicate": 0, "out_of_order": 0, "late": 0}
 
 
 def test_of_a_real_server_every_expected_delivery_is_received(engine: str) -> None:
-    with serving("--engine", engine, "--workers", "1") as server:
+    with serving("--engine", engine, "--workers", "2") as server:
         done = carry_out(server.url("/broadcast"), workers=2, **SMALL, rooms=2)
     counters, broadcast = done.result.counters, done.result.broadcast
     assert broadcast is not None
@@ -38,10 +38,12 @@ def test_of_a_real_server_every_expected_delivery_is_received(engine: str) -> No
     assert counters.messages_unexpected == counters.messages_received == counters.messages_lost == 0
     assert broken_identities(counters) == []
     assert broadcast.delivery_loss_ratio == 0
-    assert broadcast.deliveries_per_s == done.summary.measured.counters.deliveries / 3 == 4 * 20 * 10
+    # By the clock, so that a busy machine shifts some from one second into the next.
+    assert broadcast.deliveries_per_s == done.summary.measured.counters.deliveries / 3
+    assert 0.8 < broadcast.deliveries_per_s / (4 * 20 * 10) < 1.2
     one_way = done.result.latency_s.one_way
     assert one_way is not None
-    assert one_way.due == one_way.count == 3 * 4 * 20 * 10
+    assert one_way.due == one_way.count == done.summary.measured.counters.deliveries
     assert 0 < one_way.p50 < 0.1
     assert done.result.latency_s.response_time.due == 0
 

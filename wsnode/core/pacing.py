@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise, repeat, takewhile
 from math import gcd
 from typing import Literal, NamedTuple
 
+from wsnode.core.churn import Churn
 from wsnode.core.draw import GOLDEN_64, splitmix64
 from wsnode.core.stages import Stage
 from wsnode.core.think import Think
@@ -151,6 +152,13 @@ class Pacing(NamedTuple):
     """None: the ramp-up, and everybody stays until the end."""
     think: Think | None = None
     """None: a message each interval, at the client's phase."""
+    churn: Churn | None = None
+    """None: who has come stays until the end, or its stage's."""
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether clients leave before the end, or come more than once."""
+        return bool(self.stages) or self.churn is not None
 
     def connect_due(self, client: int) -> int:
         """When a client's first connect is due."""
@@ -165,6 +173,8 @@ class Pacing(NamedTuple):
         """
         if not self.stages:
             due = self.connect_due(client)
+            if self.churn is not None:
+                return self.churn.presences(client, due, self.end_ns)
             return [(due, self.end_ns)] if due < self.end_ns else []
         found: list[tuple[int, int]] = []
         came: int | None = None
@@ -181,6 +191,8 @@ class Pacing(NamedTuple):
         before_ns = min(before_ns, self.end_ns)
         if self.stages:
             return sum(stage.come_before(before_ns) for stage in self.stages)
+        if self.churn is not None:
+            return sum(comes < before_ns for client in range(self.clients) for comes, _ in self.presences(client))
         return min(self.clients, max(0, -(-self.clients * before_ns // self.ramp_ns)))
 
     def phase_of(self, client: int) -> int:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from wsnode.core.abort import AbortRule
 from wsnode.core.broadcast import HEAD_BYTES, Layout, Publishers
+from wsnode.core.churn import MOST_SESSIONS, Churn, Session, Storm
 from wsnode.core.header import TOKEN, Header
 from wsnode.core.kinds import Cast, Kind
 from wsnode.core.pacing import Pacing, Share
@@ -359,6 +360,45 @@ class Scenario(BaseModel):
             "20 unless said). The rest is normal, and response times are theirs alone.",
         ),
     ] = ()
+    reconnect_jitter: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10,
+            allow_inf_nan=False,
+            title="Reconnect jitter",
+            description="Part of the reconnect delay that is added at most, by lot (seed), so that clients do not all "
+            "come back at once; 1: up to twice the delay.",
+        ),
+    ] = 0
+    reconnect_backoff: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=10,
+            allow_inf_nan=False,
+            title="Reconnect backoff",
+            description="What the reconnect delay is multiplied by with each failure in a row, up to 60 s.",
+        ),
+    ] = 1
+    session: Annotated[
+        str | None,
+        Field(
+            max_length=30,
+            title="Session",
+            description="How long connections last before they close in order and come back after the reconnect "
+            "delay: 'fixed 5s', or 'exp 5s' for times drawn by the seed. Empty: until the end.",
+        ),
+    ] = None
+    storms: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=50,
+            title="Storms",
+            description="When clients leave all at once, to come back after the reconnect delay: 'at 30s', or "
+            "'50% at 30s' for a share of them. The connect rate does not bound that.",
+        ),
+    ] = ()
     split: Annotated[
         Literal["capacity", "even"],
         Field(
@@ -455,6 +495,16 @@ class Scenario(BaseModel):
     def _sizes_parse(cls, value: str | None) -> str | None:
         return value if value is None else Sizes.parse(value).text
 
+    @field_validator("session")
+    @classmethod
+    def _session_parses(cls, value: str | None) -> str | None:
+        return value if value is None else Session.parse(value).text
+
+    @field_validator("storms")
+    @classmethod
+    def _storms_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(Storm.parse(text).text for text in value)
+
     @field_validator("publishers")
     @classmethod
     def _publishers_parse(cls, value: str) -> str:
@@ -523,6 +573,7 @@ class Scenario(BaseModel):
                 f"{math.ceil(self.reply_timeout_s)}, or reply_timeout_s <= {self.drain_s})"
             )
         self._check_pace()
+        self._check_churn()
         if self.behaviour == "broadcast":
             self._check_broadcast()
         else:
@@ -613,6 +664,25 @@ class Scenario(BaseModel):
         for line in self.headers:
             names |= Header.parse(line).value.secrets
         return tuple(sorted(names))
+
+    @property
+    def churn(self) -> Churn | None:
+        """When clients leave and come back; None: they do not."""
+        return Churn.of(self.session, self.storms, self.reconnect_delay_s, self.reconnect_jitter, self.seed)
+
+    def _check_churn(self) -> None:
+        churn = self.churn
+        if churn is None:
+            return
+        if self.stages:
+            raise ValueError("session and storms do not go with stages: leave out the one or the other")
+        if self.pace == "closed":
+            raise ValueError("session and storms are planned, and pace is closed: leave them out, or let pace be open")
+        if (planned := churn.sessions(self.clients, self.duration_s * NS)) > MOST_SESSIONS:
+            raise ValueError(
+                f"about {planned:,.0f} connections would come and go, the most is {MOST_SESSIONS:,}: longer sessions, "
+                "fewer clients or a shorter duration"
+            )
 
     def _check_broadcast(self) -> None:
         if self.size_bytes < HEAD_BYTES:
@@ -747,6 +817,7 @@ class Scenario(BaseModel):
             phase=self.phase,
             seed=self.seed,
             stages=self.staged,
+            churn=self.churn,
             think=self.thinking,
         )
 

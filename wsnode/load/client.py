@@ -122,6 +122,11 @@ class Client(LeanClient):
         self._began_ns = self._opened_ns = self._arrived_ns = 0
 
     @property
+    def opened_ns(self) -> int:
+        """When its last connection opened (monotonic ns); 0: it never had one."""
+        return self._opened_ns
+
+    @property
     def in_flight(self) -> int:
         """Messages sent and neither answered nor given up."""
         return len(self._outstanding)

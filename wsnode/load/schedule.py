@@ -140,7 +140,7 @@ def schedule_of(pacing: Pacing, clients: Sequence[C]) -> Schedule[C]:
     """The schedule that fits a timetable."""
     if pacing.think is not None:
         return DrawnSchedule(pacing, clients)
-    return StagedSchedule(pacing, clients) if pacing.stages else Schedule(pacing, clients)
+    return StagedSchedule(pacing, clients) if pacing.comes_and_goes else Schedule(pacing, clients)
 
 
 def connect_order(pacing: Pacing, share: Share) -> list[tuple[int, int]]:

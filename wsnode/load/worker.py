@@ -27,6 +27,7 @@ from wsnode.load.client import CONNECTING, DOWN, IDLE, OPEN, Client, Setting, me
 from wsnode.load.closed import ClosedClient, ClosedLoop, ClosedRecorder, ClosedSizedClient
 from wsnode.load.conversation import Conversation
 from wsnode.load.kinds import clients_of
+from wsnode.load.reconnects import Reconnects
 from wsnode.load.recorder import NS, DueSecond, Recorder
 from wsnode.load.schedule import NEVER, connect_order, leave_order, schedule_of
 from wsnode.load.sized import SizedClient, SizeTable
@@ -98,16 +99,14 @@ class Worker:
         self._clients = self._make_clients(plan)
         self._schedule = schedule_of(self._pacing, [client for client in self._clients if client.sends])
         self._connects = deque(connect_order(self._pacing, plan.share))
-        self._leaves = deque(leave_order(self._pacing, plan.share) if scenario.stages else ())
+        self._leaves = deque(leave_order(self._pacing, plan.share) if self._pacing.comes_and_goes else ())
         self._gone: set[Client] = set()
         """Whose leave was due, and who are not to be back yet."""
         self._leaving: set[Client] = set()
         """Of them those who still await something."""
         self._returning: set[Client] = set()
         """Who are to be back, but whose last connection has not ended yet."""
-        self._reconnect_delay_ns = round(scenario.reconnect_delay_s * NS)
-        self._reconnects: deque[tuple[int, Client]] = deque()
-        """(when, client), in order, since the delay is the same for all."""
+        self._reconnects = Reconnects(scenario)
         self._drain_ns = scenario.drain_s * NS
         if self._ledger is not None:
             self._drain_ns = self._ledger.timeout_ns + SETTLE_NS
@@ -281,8 +280,8 @@ class Worker:
         if now >= self._stop_ns:
             # Also a load that was stopped before its begin connects no more.
             return False
-        while left and self._reconnects and self._reconnects[0][0] <= now:
-            _, client = self._reconnects.popleft()
+        while left and self._reconnects.due <= now:
+            client = self._reconnects.take()
             if client.state != DOWN or client in self._gone:
                 continue  # it has left, or is back already
             self._recorder.reconnects += 1
@@ -335,7 +334,7 @@ class Worker:
 
     def _plan_reconnect(self, client: Client) -> None:
         if self._drain_until is None and client not in self._gone:
-            self._reconnects.append((monotonic_ns() - self._origin + self._reconnect_delay_ns, client))
+            self._reconnects.plan(client, monotonic_ns() - self._origin)
 
     def _next_wake(self, now: int) -> int:
         wake = min((self._tick_second + 1) * NS, self._sweep_at, self._stop_ns if self._drain_until is None else NEVER)
@@ -343,7 +342,7 @@ class Worker:
             due = min(
                 self._schedule.due,
                 self._connects[0][0] if self._connects else NEVER,
-                self._reconnects[0][0] if self._reconnects else NEVER,
+                self._reconnects.due,
             )
             if self._loop is not None:
                 due = min(due, self._loop.due - self._origin)
