@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from tests.wsnode.loads import carry_out
 from tests.wsnode.rooms_peer import rooms_peer
 from tests.wsnode.serving import serving
 from wsnode.core.merge import broken_identities
+from wsnode.core.pacing import Share
+from wsnode.core.scenario import Scenario
+from wsnode.load.address import Address
 
 SMALL: dict[str, Any] = {
     "behaviour": "broadcast",
@@ -92,3 +96,13 @@ def test_two_runs_never_share_a_room() -> None:
         carry_out(rooms.url, **{**SMALL, "duration_s": 2})
         carry_out(rooms.url, **{**SMALL, "duration_s": 2})
     assert rooms.did["rooms"] == 2
+
+
+def test_rooms_are_asked_for_with_the_scenarios_headers() -> None:
+    scenario = Scenario(headers=("X-Team: blue",), subprotocols=("chat",))
+    url = "ws://127.0.0.1:1/broadcast"
+    address = Address.at(url, socket.AF_INET, ("127.0.0.1", 1), (), Share(1, 0, 1), scenario=scenario)
+    asked = address.towards(f"{url}/r-0").request.of(b"key")
+    assert asked.startswith(b"GET /broadcast/r-0 HTTP/1.1\r\n")
+    assert b"X-Team: blue\r\n" in asked
+    assert b"Sec-WebSocket-Protocol: chat\r\n" in asked

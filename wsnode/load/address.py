@@ -32,6 +32,8 @@ class Address(NamedTuple):
     """Of the target's family; none: the kernel chooses."""
     share: Share = Share(1, 0, 1)
     """Whose clients they are dealt to."""
+    asks: tuple[Sequence[str], Sequence[str], Mapping[str, str] | None] = ((), (), None)
+    """What the request was made of beside the URL: header lines, subprotocols, secrets."""
 
     @classmethod
     def at(
@@ -61,13 +63,13 @@ class Address(NamedTuple):
                 tls.check_hostname = False
                 tls.verify_mode = ssl.CERT_NONE
         headers, subprotocols = (scenario.headers, scenario.subprotocols) if scenario is not None else ((), ())
-        request = Request(uri, headers, subprotocols, secrets)
-        return cls(uri, family, tuple(sockaddr), tls, request, tuple(sources), share)
+        asks = headers, subprotocols, secrets
+        return cls(uri, family, tuple(sockaddr), tls, Request(uri, *asks), tuple(sources), share, asks)
 
     def towards(self, url: str) -> Address:
-        """Another URL of the same server."""
+        """Another URL of the same server, asked for in the same way."""
         uri = parse_uri(url)
-        return self._replace(uri=uri, request=Request(uri))
+        return self._replace(uri=uri, request=Request(uri, *self.asks))
 
     def dial(self, number: int, receive_buffer: int | None = None) -> socket.socket:
         """A socket that connects for that client, perhaps still on its way; with a receive buffer of so many bytes.
