@@ -155,5 +155,6 @@ def test_the_example_of_a_dotenv_file_can_be_used_as_it_is_and_uncommented() -> 
         "WSLAB_STATE",
         "WSLAB_ALLOWED_HOSTS",
         "WSLAB_BEHIND_PROXY",
+        "WSLAB_SECRETS",
         "WSLAB_INVENTORY",
     }
