@@ -54,6 +54,8 @@ def any_pacing(max_clients: int = 12) -> st.SearchStrategy[Pacing]:
         phase=st.sampled_from(("spread", "random", "aligned")),
         seed=st.integers(0, 2**32 - 1),
         stages=st.just(()),
+        think=st.none(),  # not given, they would be made up
+        churn=st.none(),
     )
 
 
