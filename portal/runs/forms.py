@@ -45,7 +45,7 @@ GROUPS = (
         "Time",
         ("stages", "warm_up_s", "drain_s", "reply_timeout_s", "connect_timeout_s", "reconnect", "reconnect_delay_s"),
     ),
-    ("Clients", ("kinds", "headers", "subprotocols", "tls_verify")),
+    ("Kinds and handshake", ("kinds", "headers", "subprotocols", "tls_verify")),
     ("Before", ("before", "settle_s")),
     ("Name", ("name", "description", "behaviour", "split")),
 )
