@@ -123,7 +123,7 @@ def test_a_load_of_real_workers_is_carried_out_shown_and_counted(server: Server)
         assert counters.messages_due == counters.messages_received + counters.messages_unsent
         assert counters.connections_closed == 10
         assert 0 <= (result.first_connect_begun_ns or -1) < 1_000_000_000
-        assert set(result.environment_begin) == {"stable", "volatile"}
+        assert set(result.environment_begin) == {"floor", "stable", "volatile"}
         samples = eventually(
             lambda: scrape(metrics), lambda s: s.value("ws_simulator_messages_sent_total") == counters.messages_sent
         )
