@@ -40,9 +40,10 @@ log = logging.getLogger("wsnode.load")
 
 TURNS_AT_ONCE, CONNECTS_AT_ONCE = 32, 8
 """In one go before replies are read: bounds how long a late schedule keeps the loop (some 2 ms each)."""
-GRAIN_NS, COARSEST_GRAIN_NS, TURNS_A_GRAIN = 250_000, 750_000, 4
-"""Turns due within a grain of each other share one wake-up; the later ones come late, by less than that. A grain has
-room for some turns, within these bounds: at low rates it is the wake-ups that cost."""
+GRAIN_NS, DENSE_NS = 250_000, 50_000
+"""Where a worker's turns lie closer than `DENSE_NS`, those due within a grain of each other share one wake-up, the
+later ones late by less than that. Elsewhere each has its own: a reply that comes while others have their turns is read
+late, which would be in its response time (docs/performance.md, Cross-check)."""
 FOLD_AT = 64
 """Messages left in a second's lists, at most until the next sweep: as many are counted at half the price, and are too
 few to keep the loop."""
@@ -125,7 +126,7 @@ class Worker:
         self._cpu_before_ns = 0
         self._collected_at = 0
         spacing_ns = self._pacing.interval_ns // max(1, len(self._clients))
-        self._grain_ns = min(COARSEST_GRAIN_NS, max(GRAIN_NS, TURNS_A_GRAIN * spacing_ns))
+        self._grain_ns = GRAIN_NS if spacing_ns < DENSE_NS else 0
         self._timer = Timer(self._tick)
 
     @property
