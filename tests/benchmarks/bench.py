@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -241,11 +242,11 @@ class Bench(NamedTuple):
         """How an echo's or a delivery's cost grows, a table for each point."""
         for point in points:
             if what == "subscribers":
-                measure: Measure = lambda server, seconds, n=point: broadcast(server, seconds, n)  # type: ignore[misc]  # noqa: E731
+                measure: Measure = partial(broadcast, subscribers=point)
             elif what == "connections":
-                measure = lambda server, seconds, n=point: echo(server, seconds, n)  # type: ignore[misc]  # noqa: E731
+                measure = partial(echo, connections=point)
             elif what == "size":
-                measure = lambda server, seconds, n=point: echo(server, seconds, CONNECTIONS // 10, n)  # type: ignore[misc]  # noqa: E731
+                measure = partial(echo, connections=CONNECTIONS // 10, size=point)
             else:
                 measure = SERVER_BENCHES[name][1]
             workers = point if what == "workers" else 1

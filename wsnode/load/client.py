@@ -288,7 +288,11 @@ class Client(LeanClient):
             payload = (b"%b%x " % (self._prefix, sequence))[: setting.size].ljust(setting.size, b"x")
         mask = next(self._masks)
         transport.write(b"%b%b%b" % (setting.head, mask, apply_mask(payload, mask)))
-        now = monotonic_ns()
+        return self._written(second, turn_ns, key)
+
+    def _written(self, second: DueSecond, turn_ns: int, key: Hashable) -> int:
+        """A message was given to the transport: what the kernel made of it. Returns the time."""
+        transport, now = self.transport, monotonic_ns()
         if transport.is_closing():
             # The kernel has refused it: the connection is gone, which connection_lost is about to say.
             self._unsent(second, "connection_down")

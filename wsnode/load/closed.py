@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wsnode.load.client import OPEN, Client, Setting
 from wsnode.load.recorder import DueSecond, Recorder
+from wsnode.load.schedule import NEVER
 from wsnode.load.sized import SizedClient, SizeTable
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from wsnode.core.scenario import Scenario
     from wsnode.core.think import Think
-
-NEVER = 1 << 62
 
 
 class ClosedRecorder(Recorder):

@@ -176,14 +176,7 @@ class TalkingClient(GreetingClient):
             return monotonic_ns()
         self._size = len(payload)
         transport.write(self.frame(talk.opcode, payload))
-        now = monotonic_ns()
-        if transport.is_closing():
-            setting.recorder.unsent(second, "connection_down")
-        elif transport.get_write_buffer_size() or (self._below is not None and self._below.get_write_buffer_size()):
-            self._blocked = (second, turn_ns, key)
-        else:
-            self._handed_over(second, turn_ns, key, now)
-        return now
+        return self._written(second, turn_ns, key)
 
     def _handed_over(self, second: DueSecond, turn_ns: int, key: Hashable, now: int) -> None:
         recorder = self._setting.recorder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from time import monotonic_ns
 from typing import NamedTuple
 
 from wsnode.core.sizes import TABLE, Sizes, place_of
@@ -48,14 +47,7 @@ class SizedClient(Client):
             key, payload = sequence, prefix[:size].ljust(size, b"x")
         mask = next(self._masks)
         transport.write(b"%b%b%b" % (head, mask, apply_mask(payload, mask)))
-        now = monotonic_ns()
-        if transport.is_closing():
-            setting.recorder.unsent(second, "connection_down")
-        elif transport.get_write_buffer_size() or (self._below is not None and self._below.get_write_buffer_size()):
-            self._blocked = (second, turn_ns, key)
-        else:
-            self._handed_over(second, turn_ns, key, now)
-        return now
+        return self._written(second, turn_ns, key)
 
     def _handed_over(self, second: DueSecond, turn_ns: int, key: Hashable, now: int) -> None:
         recorder = self._setting.recorder
